@@ -1,0 +1,1 @@
+"""Shipped studies: `tuner run NAME` finds them from anywhere."""

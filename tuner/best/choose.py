@@ -1,0 +1,97 @@
+"""Which trial is the best, and which must be run again before one may say so.
+
+A winner of one seed is partly luck. The leading configurations are run again with new seeds, one seed at a time, and
+after each the last of them drops out (successive rejects), so that clear losers cost one seed.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tuner.trial import Objective, Trial, TrialState, trial_seed
+
+CONTENDERS = 3
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The best trial and the runs that confirm it.
+
+    Attributes:
+        trial: the proposal of the search; its value belongs to its own seed.
+        seeds: the confirming runs of the same configuration: (seed, value), in the order they were run.
+    """
+
+    trial: Trial
+    seeds: tuple[tuple[int, float], ...] = ()
+
+    @property
+    def mean(self) -> float | None:
+        """Mean over the confirming seeds, or None without any."""
+        return statistics.fmean(value for _, value in self.seeds) if self.seeds else None
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation over the confirming seeds, or None with fewer than two."""
+        return statistics.stdev(value for _, value in self.seeds) if len(self.seeds) > 1 else None
+
+
+def leading(trials: Iterable[Trial], objective: Objective, count: int = CONTENDERS) -> list[Trial]:
+    """The best complete proposals of the search, best first."""
+    complete = [t for t in trials if t.confirms is None and t.state is TrialState.COMPLETE and t.value is not None]
+    return sorted(complete, key=lambda t: (objective.key(t.value or 0.0), t.number))[:count]
+
+
+def confirmations(trials: Sequence[Trial], objective: Objective, seeds: int, study_seed: int) -> list[tuple[int, int]]:
+    """The confirming runs still needed: (number of the trial to repeat, seed).
+
+    Args:
+        trials: all trials of the study, none of them unfinished.
+        objective: which way is better.
+        seeds: new seeds the winner gets.
+        study_seed: the new seeds follow from it.
+    """
+    contenders = leading(trials, objective)
+    for chosen_seed in _seeds(study_seed, seeds):
+        runs = {t.confirms: t for t in trials if t.confirms is not None and t.seed == chosen_seed}
+        missing = [(t.number, chosen_seed) for t in contenders if t.number not in runs]
+        if missing:
+            return missing
+        contenders = _ranked(contenders, trials, objective)[: max(1, len(contenders) - 1)]
+    return []
+
+
+def choose(trials: Sequence[Trial], objective: Objective) -> Chosen | None:
+    """The best so far: by mean over the confirming seeds among those that have most of them, else by its own value."""
+    contenders = leading(trials, objective)
+    if not contenders:
+        return None
+    runs = {t.number: _runs(t, trials) for t in contenders}
+    most = max(len(found) for found in runs.values())
+    finalists = [t for t in contenders if len(runs[t.number]) == most]
+    best = _ranked(finalists, trials, objective)[0] if most else contenders[0]
+    return Chosen(best, tuple((t.seed, t.value) for t in runs[best.number] if t.value is not None))
+
+
+def _seeds(study_seed: int, count: int) -> list[int]:
+    return [trial_seed(study_seed, -1 - i) for i in range(count)]
+
+
+def _runs(trial: Trial, trials: Iterable[Trial]) -> list[Trial]:
+    return [t for t in trials if t.confirms == trial.number and t.state is TrialState.COMPLETE]
+
+
+def _ranked(contenders: Sequence[Trial], trials: Sequence[Trial], objective: Objective) -> list[Trial]:
+    """Contenders by the mean of their confirming runs, best first; a run that did not complete counts as the worst."""
+
+    def score(trial: Trial) -> tuple[float, int]:
+        repeats = [t for t in trials if t.confirms == trial.number]
+        values = [
+            objective.worst if t.value is None or t.state is not TrialState.COMPLETE else t.value for t in repeats
+        ]
+        mean = statistics.fmean(values) if values else objective.worst
+        return objective.key(mean), trial.number
+
+    return sorted(contenders, key=score)

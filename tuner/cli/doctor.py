@@ -1,0 +1,90 @@
+"""Is everything at hand? Storage, tracking, devices, versions; each failure with its remedy."""
+
+from __future__ import annotations
+
+import os
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+
+from tuner.errors import StudyNotFound, TunerError
+from tuner.home import Home, shown
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was looked at, whether it is well, and what was seen or must be done."""
+
+    subject: str
+    ok: bool
+    text: str
+
+
+def examine(home: Home) -> list[Finding]:
+    """Look at everything; changes nothing."""
+    return [_folder(home), _storage(home), _tracking(home), *_devices(), *_versions()]
+
+
+def _folder(home: Home) -> Finding:
+    parent = next(folder for folder in (home.folder, *home.folder.parents) if folder.exists())
+    if os.access(parent, os.W_OK):
+        return Finding("home", ok=True, text=f"{home.folder}")
+    return Finding("home", ok=False, text=f"{parent} is not writable. Set TUNER_HOME to a folder that is.")
+
+
+def _storage(home: Home) -> Finding:
+    from tuner.service.entry import open_storage
+
+    try:
+        with open_storage(home) as store:
+            studies = store.studies()
+            waiting = sum(store.count_untracked(study.id) for study in studies)
+    except StudyNotFound:
+        return Finding("storage", ok=True, text=f"{shown(home.storage)}: not there yet, the first run makes it")
+    except TunerError as error:
+        return Finding("storage", ok=False, text=f"{error} Check TUNER_STORAGE and that the database runs.")
+    text = f"{shown(home.storage)}: {len(studies)} studies"
+    if waiting:
+        text += f"; {waiting} trials wait to be sent to MLflow (tuner resume NAME sends them)"
+    return Finding("storage", ok=True, text=text)
+
+
+def _tracking(home: Home) -> Finding:
+    if not home.tracking.startswith(("http://", "https://")):
+        return Finding("tracking", ok=True, text=f"{shown(home.tracking)} (no server needed)")
+    try:
+        with urllib.request.urlopen(f"{home.tracking.rstrip('/')}/health", timeout=5) as answer:  # noqa: S310 - http(s)
+            answer.read()
+    except (urllib.error.URLError, OSError) as error:
+        remedy = "Start the server or correct MLFLOW_TRACKING_URI; training goes on meanwhile and its data waits."
+        return Finding("tracking", ok=False, text=f"{shown(home.tracking)} does not answer: {error}. {remedy}")
+    return Finding("tracking", ok=True, text=f"{shown(home.tracking)} answers")
+
+
+def _devices() -> list[Finding]:
+    import torch
+
+    found = [Finding("cpu", ok=True, text=f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")]
+    gpus = (f"cuda:{index} {torch.cuda.get_device_name(index)}" for index in range(torch.cuda.device_count()))
+    return found + [Finding("gpu", ok=True, text=gpu) for gpu in gpus]
+
+
+def _versions() -> list[Finding]:
+    from packaging.requirements import Requirement
+
+    findings = []
+    for text in requires("tuner") or []:
+        wanted = Requirement(text)
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            found = version(wanted.name)
+        except PackageNotFoundError:
+            remedy = f"is missing. Run: pip install '{wanted}'"
+            findings.append(Finding("version", ok=False, text=f"{wanted.name} {remedy}"))
+            continue
+        ok = wanted.specifier.contains(found, prereleases=True)
+        remedy = "" if ok else f", but tuner needs {wanted.specifier}. Run: pip install '{wanted}'"
+        findings.append(Finding("version", ok=ok, text=f"{wanted.name} {found}{remedy}"))
+    return findings

@@ -1,0 +1,179 @@
+"""Tables and pages for the terminal; each takes nouns and returns something rich can print."""
+
+from __future__ import annotations
+
+import ast
+import importlib.resources
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from tuner.cli.progress import duration
+from tuner.space import Choice, Space
+from tuner.space.yaml import read_yaml
+from tuner.trial import Objective, Trial, TrialState
+
+if TYPE_CHECKING:
+    from tuner.best import Best, Chosen
+    from tuner.service.result import StudyResult
+    from tuner.storage import StudyRow
+
+LEADERS = 10
+
+
+def result_page(result: StudyResult) -> Group:
+    """What a run ends with: how it went, the best config, where to look."""
+    parts: list[Any] = [_headline(result)]
+    if result.best is None or result.chosen is None:
+        parts.append(Text(f"No trial succeeded. {result.reason or ''} See: tuner show {result.study}", style="red"))
+        return Group(*parts)
+    parts.append(_best_line(result.best, result.chosen))
+    values = Table.grid(padding=(0, 2))
+    for path, value in result.best.params.items():
+        values.add_row(f"  {path}", _number(value))
+    parts.append(values)
+    where = Table.grid(padding=(0, 2))
+    where.add_row("use it", f"tuner best {result.study} > best.yaml")
+    where.add_row("look at it", f"tuner ui        (MLflow at {result.tracking_uri})")
+    where.add_row("go on", f"tuner resume {result.study} --trials {sum(result.trials.values()) * 2}")
+    parts.append(where)
+    return Group(*parts)
+
+
+def studies_table(results: Sequence[StudyResult]) -> Table:
+    """One line a study."""
+    table = Table("study", "state", "complete", "pruned", "failed", "running", "best", "epochs", "training", box=None)
+    for result in results:
+        counts = [str(result.trials[state]) for state in ("complete", "pruned", "failed", "running")]
+        best = "–" if result.best is None else f"{result.best.value:.6g}"
+        cost = [str(result.cost["epochs"]), duration(result.cost["seconds"])]
+        table.add_row(result.study, result.state, *counts, best, *cost)
+    return table
+
+
+def study_page(row: StudyRow, result: StudyResult, trials: Sequence[Trial]) -> Group:
+    """A study: how it stands, its leaders, and the trials that came to nothing."""
+    objective = Objective(row.document["objective"]["metric"], row.document["objective"]["direction"])
+    made = time.strftime("%Y-%m-%d %H:%M", time.localtime(row.created_at))
+    parts: list[Any] = [
+        _headline(result),
+        Text(
+            f"{objective.direction} {objective.metric}; seed {row.seed}; sampler {row.document['search']['sampler']}; "
+            f"begun {made}",
+            style="dim",
+        ),
+    ]
+    if result.reason:
+        parts.append(Text(result.reason, style="red"))
+    if result.best is not None and result.chosen is not None:
+        parts.append(_best_line(result.best, result.chosen))
+    from tuner.best import leading
+
+    leaders = leading(trials, objective, LEADERS)
+    if leaders:
+        parts += [Text("\nLeaders", style="bold"), _leaders_table(leaders, objective, row.document["space"])]
+    bad = [t for t in trials if t.result is not None and (t.result.infeasible or t.state is TrialState.FAILED)]
+    if bad:
+        table = Table("trial", "state", "reason", box=None, header_style="bold")
+        for trial in bad[-LEADERS:]:
+            table.add_row(str(trial.number), trial.state.value, trial.outcome.reason or "")
+        parts += [Text(f"\nCame to nothing ({len(bad)})", style="bold"), table]
+    return Group(*parts)
+
+
+def _leaders_table(leaders: Sequence[Trial], objective: Objective, space: dict[str, Any]) -> Table:
+    """The leading trials, with those parameters in which they differ, in the order of their priorities."""
+    searched = sorted(space, key=lambda path: space[path].get("priority", 99))
+    values = {path: [_number((trial.params or {}).get(path, "–")) for trial in leaders] for path in searched}
+    values = {path: column for path, column in values.items() if len(set(column)) > 1}
+    table = Table(box=None, header_style="bold")
+    for column in ("trial", objective.metric, "epoch", *(path.partition(".")[2] for path in values)):
+        table.add_column(column, justify="right", overflow="fold")
+    for index, trial in enumerate(leaders):
+        told = [column[index] for column in values.values()]
+        table.add_row(str(trial.number), _number(trial.score), str(trial.outcome.best_epoch), *told)
+    return table
+
+
+def space_table(name: str, space: Space) -> Table:
+    """A space, in the order of its priorities."""
+    table = Table(title=f"space {name}", title_justify="left", box=None, header_style="bold", padding=(0, 1))
+    for column in ("priority", "parameter", "range", "default", "what, and why"):
+        table.add_column(column, overflow="fold")
+    ranked = sorted(space.parameters.items(), key=lambda item: item[1].priority or 99)
+    for path, parameter in ranked:
+        values = parameter.range
+        if isinstance(values, Choice):
+            told = ", ".join(map(str, values.values))
+        else:
+            told = f"{values.low:g} … {values.high:g}" + ("" if values.scale == "linear" else f" ({values.scale})")
+        if parameter.when:
+            told += "\nwhen " + " and ".join(f"{k} is {' or '.join(map(str, v))}" for k, v in parameter.when.items())
+        why = f"{parameter.what}\n{parameter.why}" if parameter.why else parameter.what
+        table.add_row(str(parameter.priority or "–"), path, told, _number(parameter.default), why)
+    return table
+
+
+def models_table() -> Table:
+    """The models, read from their source so that torch need not be imported."""
+    table = Table("class_path", "what", "arguments", box=None, header_style="bold")
+    for entry in sorted(importlib.resources.files("tuner.models").iterdir(), key=lambda e: e.name):
+        if not entry.name.endswith(".py"):
+            continue
+        for node in ast.parse(entry.read_text("utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not _is_abstract(node) and (init := _init(node)):
+                arguments = ", ".join(argument.arg for argument in [*init.args.args[1:], *init.args.kwonlyargs])
+                table.add_row(f"tuner.models.{node.name}", (ast.get_docstring(node) or "").split("\n")[0], arguments)
+    return table
+
+
+def examples_table() -> Table:
+    """The shipped studies."""
+    from tuner.spec import example_names
+
+    table = Table("name", "what", "trials", box=None, header_style="bold")
+    for name in example_names():
+        text = importlib.resources.files("tuner.examples").joinpath(f"{name}.yaml").read_text("utf-8")
+        document, _ = read_yaml(text)
+        first = text.splitlines()[0].lstrip("# ")
+        table.add_row(name, first, str(document.get("search", {}).get("trials", 100)))
+    return table
+
+
+def _headline(result: StudyResult) -> Text:
+    counts = ", ".join(f"{count} {state}" for state, count in result.trials.items() if count) or "no trials"
+    text = Text(result.study, style="bold")
+    text.append(f": {result.state}, {counts}", style="not bold")
+    cost = f"; {result.cost['epochs']} epochs in {duration(result.cost['seconds'])} of training"
+    wasted = result.cost["wasted_seconds"]
+    text.append(cost + (f", {duration(wasted)} of them for nothing" if wasted >= 1 else ""), style="not bold dim")
+    return text
+
+
+def _best_line(best: Best, chosen: Chosen) -> Text:
+    from tuner.service.courier import confirmed
+
+    others = [f"{name} {value:.4g}" for name, value in best.metrics.items() if name.startswith("val_")]
+    text = Text("best: ", style="bold green")
+    text.append(f"{best.value:.6g} in trial {best.trial}", style="bold green")
+    text.append(f" ({', '.join(others)}){confirmed(chosen)}", style="not bold default")
+    return text
+
+
+def _number(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def _is_abstract(node: ast.ClassDef) -> bool:
+    return any(
+        isinstance(item, ast.FunctionDef) and any(getattr(d, "id", "") == "abstractmethod" for d in item.decorator_list)
+        for item in node.body
+    )
+
+
+def _init(node: ast.ClassDef) -> ast.FunctionDef | None:
+    return next((i for i in node.body if isinstance(i, ast.FunctionDef) and i.name == "__init__"), None)

@@ -1,0 +1,37 @@
+"""Batches by one index into tensors, instead of a Python loop over samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+
+class TensorLoader:
+    """Iterate over tensors of equal length in batches.
+
+    Args:
+        tensors: each of shape (N, …).
+        batch_size: samples a batch; the last one may be smaller.
+        shuffle: draw a new order at each pass, from torch's global generator (so `seed_everything` fixes it).
+    """
+
+    def __init__(self, tensors: tuple[Tensor, ...], batch_size: int, shuffle: bool = False) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, but got {batch_size}.")
+        self.tensors = tensors
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.tensors[0]) / self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        if not self.shuffle:
+            yield from zip(*(tensor.split(self.batch_size) for tensor in self.tensors), strict=True)
+            return
+        order = torch.randperm(len(self.tensors[0]), device=self.tensors[0].device)
+        for chosen in order.split(self.batch_size):
+            yield tuple(tensor[chosen] for tensor in self.tensors)

@@ -1,0 +1,130 @@
+"""Worker processes on this machine, forked from one server that has imported the heavy libraries once.
+
+A fork costs milliseconds where a fresh interpreter costs five seconds of imports each. Workers are told to stop by
+SIGTERM, ignore the terminal's Ctrl-C (their parent decides), and stop by themselves when their parent is gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Mapping
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.forkserver import ensure_running
+from pathlib import Path
+from typing import Any
+
+from tuner.errors import Problem, StudyStopped
+from tuner.home import Home
+from tuner.space import Space
+
+PRELOAD = ["tuner.engine.warm"]
+STUDY_FAILED = 3
+
+
+class Crew:
+    """Starts checks and workers.
+
+    Args:
+        home: where the storage is.
+        logs: the folder where workers write what they print.
+    """
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self._context: ForkServerContext = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(PRELOAD)
+        ensure_running()  # begins to import at once, while the caller does other things
+
+    def inspect(self, document: Mapping[str, Any], space: Space | None) -> list[Problem]:
+        """Run training's `inspect` in a child, so that this process needs no torch."""
+        receive, send = self._context.Pipe(duplex=False)
+        child = self._context.Process(target=_inspect, args=(send, document, space))
+        child.start()
+        send.close()
+        try:
+            found: list[Problem] | str = pickle.loads(receive.recv_bytes())  # noqa: S301 - from our own child
+        except EOFError:
+            child.join()
+            raise StudyStopped(
+                f"importing the study's classes killed the process (exit code {child.exitcode})."
+            ) from None
+        finally:
+            receive.close()
+        child.join()
+        if isinstance(found, str):
+            raise StudyStopped(f"the study could not be checked:\n{found}")
+        return found
+
+    def start(self, study: str, index: int, threads: int) -> ForkServerProcess:
+        """Start worker `index` on a study."""
+        log = self.home.logs(study) / f"worker-{index}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        worker = self._context.Process(
+            target=_work, args=(study, self.home, threads, log), name=f"tuner-worker-{index}"
+        )
+        worker.start()
+        return worker
+
+    def last_words(self, study: str, index: int) -> str:
+        """Where worker `index` wrote its log, and its last line."""
+        log = self.home.logs(study) / f"worker-{index}.log"
+        lines = (
+            [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()] if log.exists() else []
+        )
+        return f"{lines[-1].strip()} (more in {log})" if lines else f"(nothing in {log})"
+
+
+def _inspect(send: Connection, document: Mapping[str, Any], space: Space | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _import_from_here()
+    from tuner.training import inspect
+
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        answer: list[Problem] | str = inspect(document, space)
+    except Exception:  # noqa: BLE001 - told to the parent, which raises it
+        answer = traceback.format_exc()
+    send.send_bytes(pickle.dumps(answer))
+
+
+def _work(study: str, home: Home, threads: int, log: Path) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _import_from_here()
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    threading.Thread(target=_stop_with_parent, args=(stop,), daemon=True).start()
+    with log.open("a", buffering=1) as out:
+        os.dup2(out.fileno(), 1)
+        os.dup2(out.fileno(), 2)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", stream=sys.stderr)
+    from tuner.service.worker import work_on
+
+    try:
+        work_on(study, home, stop, threads)
+    except StudyStopped as error:
+        print(f"StudyStopped: {error}", file=sys.stderr)
+        sys.exit(STUDY_FAILED)
+
+
+def _stop_with_parent(stop: threading.Event) -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        stop.set()
+
+
+def _import_from_here() -> None:
+    """Find the user's modules in the folder the study is run from, as `python` does."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)

@@ -1,0 +1,183 @@
+"""Run a study on this machine: workers in processes of their own, or in this one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from tuner.engine.crew import STUDY_FAILED, Crew
+from tuner.errors import StudyStopped
+from tuner.home import Home, silence_telemetry
+from tuner.service.courier import Courier
+from tuner.service.entry import enter, open_storage, spec_of
+from tuner.service.identity import gone
+from tuner.service.result import StudyResult, result_of
+from tuner.spec import StudySpec, read_study
+from tuner.storage import Store
+from tuner.storage.store import STOPPED
+
+STOP_SECONDS = 10.0
+LOOK_SECONDS = 0.5
+MAX_RESTARTS = 3
+
+Watch = Callable[[Store, str], None]
+"""Called about twice a second while a study runs, with the storage and the study's name."""
+
+
+def run(
+    study: str | Path | Mapping[str, Any],
+    *,
+    resume: bool = False,
+    overrides: Sequence[tuple[str, Any]] = (),
+    workers: int = 0,
+    home: Home | None = None,
+    watch: Watch = lambda *_: None,
+) -> StudyResult:
+    """Create or continue a study and work on it until its budget is spent.
+
+    Args:
+        study: a YAML file, the name of a shipped example, or the document itself.
+        resume: `study` is the name of a stored study to go on with.
+        overrides: values that replace what the study says, by path.
+        workers: processes that train; 0 trains in this process, where a debugger can follow.
+        home: where things live; by default as the environment says.
+        watch: called now and then while the study runs.
+
+    Returns:
+        How the study stands at the end.
+
+    Raises:
+        SpecError, StudyChanged, StudyNotFound: nothing has run.
+        StudyStopped: the study cannot go on.
+        KeyboardInterrupt: interrupted; the state is saved, running trials are back in the queue.
+    """
+    silence_telemetry()
+    home = home or Home.from_environment()
+    crew = Crew(home) if workers else None
+    if not resume:
+        spec = read_study(study, overrides, crew.inspect if crew else _inspect_here)
+    with open_storage(home, create=not resume) as store:
+        if resume:
+            spec = spec_of(store.study(str(study)), dict(_budgets(overrides)))
+        enter(store, spec)
+        if crew is None:
+            return _run_here(spec, store, home)
+        return _run_crew(spec, store, home, crew, workers, watch)
+
+
+def _inspect_here(document: Mapping[str, Any], space: Any) -> Any:
+    from tuner.training import inspect
+
+    return inspect(document, space)
+
+
+def _budgets(overrides: Sequence[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    for path, value in overrides:
+        yield path.removeprefix("search."), value
+
+
+def _run_here(spec: StudySpec, store: Store, home: Home) -> StudyResult:
+    """Train in this process; the courier is a thread of it."""
+    from tuner.service.worker import work_on
+
+    stop = threading.Event()
+    began = time.monotonic()
+    courier = Courier(spec.study, home).start()
+    row = store.study(spec.study)
+    try:
+        with _on_interrupt(lambda *_: stop.set()):
+            work_on(spec.study, home, stop)
+        if stop.is_set():
+            store.set_state(row.id, STOPPED)
+            raise KeyboardInterrupt
+    finally:
+        store.spend(row.id, time.monotonic() - began)
+        courier.finish()
+    return result_of(store, spec.study, home)
+
+
+def _run_crew(spec: StudySpec, store: Store, home: Home, crew: Crew, workers: int, watch: Watch) -> StudyResult:
+    """Train in worker processes; this one watches them and brings their results to MLflow."""
+    began = time.monotonic()
+    row = store.study(spec.study)
+    store.reclaim(row.id, gone)
+    threads = max(1, (os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count() or 1) // workers)
+    running: dict[int, BaseProcess] = {i: crew.start(spec.study, i, threads) for i in range(workers)}
+    courier = Courier(spec.study, home).start()
+    try:
+        with _on_interrupt(_raise_interrupt):
+            _watch(spec.study, store, crew, running, threads, watch)
+    except KeyboardInterrupt:
+        store.set_state(row.id, STOPPED)
+        raise
+    finally:
+        _stop(running)
+        store.reclaim(row.id, gone)
+        store.spend(row.id, time.monotonic() - began)
+        courier.finish()
+        watch(store, spec.study)
+    return result_of(store, spec.study, home)
+
+
+def _watch(study: str, store: Store, crew: Crew, running: dict[int, BaseProcess], threads: int, watch: Watch) -> None:
+    """Watch until every worker has ended by itself; start those again that died."""
+    row = store.study(study)
+    restarts = 0
+    while running:
+        wait([worker.sentinel for worker in running.values()], timeout=LOOK_SECONDS)
+        watch(store, study)
+        for index, worker in list(running.items()):
+            if worker.is_alive():
+                continue
+            worker.join()
+            del running[index]
+            if worker.exitcode == STUDY_FAILED:
+                raise StudyStopped(store.study(study).reason or crew.last_words(study, index))
+            if worker.exitcode:
+                store.reclaim(row.id, gone)
+                restarts += 1
+                if restarts > MAX_RESTARTS:
+                    raise StudyStopped(
+                        f"workers keep dying (exit code {worker.exitcode}): {crew.last_words(study, index)}"
+                    )
+                running[index] = crew.start(study, index, threads)
+
+
+def _stop(running: Mapping[int, BaseProcess]) -> None:
+    """Ask the workers to stop at the next batch; end those that do not listen."""
+    for worker in running.values():
+        worker.terminate()
+    until = time.monotonic() + STOP_SECONDS
+    for worker in running.values():
+        worker.join(max(0.0, until - time.monotonic()))
+        if worker.is_alive():
+            worker.kill()
+            worker.join()
+
+
+def _raise_interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _on_interrupt(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+    """Handle Ctrl-C and SIGTERM with `handler` inside; outside the main thread leave them alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, handler) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, old in zip(numbers, before, strict=True):
+            signal.signal(number, old)

@@ -1,0 +1,119 @@
+"""Everything that can go wrong, as one tree.
+
+TunerError                    exit code 1 unless a subclass says otherwise
+├── SpecError                 the study file is wrong; nothing has run               (exit 2)
+├── StudyChanged              the file differs from the study stored under its name  (exit 2)
+├── StudyNotFound             no such study, file or example                         (exit 2)
+├── TrialFailed               this trial only; the study goes on
+│   ├── TrialDiverged         the objective is NaN or infinite
+│   └── TrialOutOfMemory      the device or the host ran out of memory
+├── TrialInterrupted          somebody asked to stop; the trial goes back to the queue
+├── LeaseLost                 another worker owns this trial now; its result is not ours to write
+├── StudyStopped              nothing more will be tried
+│   └── MissingMetric         the objective's metric was never logged
+├── NoBest                    no trial has succeeded, so there is no best
+├── StorageUnavailable        the study's database does not answer
+└── TrackingUnavailable       MLflow does not answer; training goes on, the data waits
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" for the known name closest to `name`, or "" when none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One mistake in a study file: where it is, and the rule it breaks with its value and the next step."""
+
+    path: str
+    message: str
+
+
+class TunerError(Exception):
+    """Base of every error that tuner raises on purpose; its text is meant for the user."""
+
+    exit_code = 1
+
+
+class SpecError(TunerError):
+    """The study file is wrong, nothing has run. Carries every problem found, not only the first."""
+
+    exit_code = 2
+
+    def __init__(self, source: str, problems: Sequence[Problem]) -> None:
+        self.source = source
+        self.problems = tuple(problems)
+        width = max((len(problem.path) for problem in self.problems), default=0)
+        count = f"{len(self.problems)} problem{'s' if len(self.problems) != 1 else ''}"
+        lines = [f"  {problem.path:<{width}}  {problem.message}" for problem in self.problems]
+        super().__init__("\n".join([f"{source} has {count}:", *lines]))
+
+
+class StudyChanged(TunerError):
+    """The study file differs from the study that is stored under its name."""
+
+    exit_code = 2
+
+
+class StudyNotFound(TunerError):
+    """There is no study, file or shipped example of this name."""
+
+    exit_code = 2
+
+
+class TrialFailed(TunerError):
+    """This trial cannot be finished; the study goes on without it."""
+
+
+class TrialDiverged(TrialFailed):
+    """The objective became NaN or infinite."""
+
+
+class TrialOutOfMemory(TrialFailed):
+    """The device or the host ran out of memory."""
+
+
+class TrialInterrupted(TunerError):
+    """Somebody asked to stop; the trial goes back to the queue."""
+
+    exit_code = 130
+
+
+class LeaseLost(TunerError):
+    """Another worker owns this trial now; what this one has to say about it is not written."""
+
+
+class StudyStopped(TunerError):
+    """Nothing more will be tried in this study."""
+
+
+class MissingMetric(StudyStopped):
+    """The objective names a metric that the module does not log on validation."""
+
+    def __init__(self, metric: str, logged: Iterable[str]) -> None:
+        names = sorted(logged)
+        listed = ", ".join(names) if names else "none at all"
+        super().__init__(
+            f"objective.metric must be a metric logged on validation, but got {metric!r}; logged: {listed}."
+            f"{did_you_mean(metric, names) or ' Log it with self.log in validation_step, or name one of these.'}"
+        )
+
+
+class NoBest(TunerError):
+    """No trial of the study has succeeded."""
+
+
+class StorageUnavailable(TunerError):
+    """The study's database does not answer."""
+
+
+class TrackingUnavailable(TunerError):
+    """MLflow does not answer."""

@@ -1,0 +1,154 @@
+"""Ask and tell: Optuna's sampler and pruner on a study in memory that follows the storage."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.trial import TrialState as OptunaState
+
+from tuner.search.pruners import PRUNERS
+from tuner.search.samplers import SAMPLERS
+from tuner.search.search_space import bend, distribution, straight_distribution, straighten
+from tuner.space import Space
+from tuner.trial import Objective, Trial, TrialState
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+class Search:
+    """Proposes configurations and says which trials to prune.
+
+    Its memory is a copy: everything is told by `see` from the storage, so that a worker that joins late, or a study
+    that goes on after a crash, proposes what any other would.
+
+    Args:
+        space: what is searched.
+        objective: which way is better.
+        sampler: a name in SAMPLERS.
+        pruner: a name in PRUNERS.
+        seed: the study's seed.
+        epochs: epochs of a whole trial.
+    """
+
+    def __init__(self, space: Space, objective: Objective, sampler: str, pruner: str, seed: int, epochs: int) -> None:
+        self.space = space
+        self.objective = objective
+        self._make_sampler = SAMPLERS[sampler]
+        self._seed = seed
+        # The priority sampler knows log_complement scales itself; Optuna's get them straightened.
+        self._straight = sampler != "priority"
+        self._penalise = sampler in ("gp", "cmaes")  # they do not learn from pruned trials
+        self._distributions: dict[str, BaseDistribution] = {
+            path: (straight_distribution if self._straight else distribution)(parameter)
+            for path, parameter in space.parameters.items()
+        }
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            made = PRUNERS[pruner](epochs)
+        # A fixed name: Hyperband's brackets follow from it.
+        self._study = optuna.create_study(direction=objective.direction, pruner=made, study_name="study")
+        self._asked: dict[int, optuna.Trial] = {}  # by our number: running trials, whoever runs them
+        self._done: set[int] = set()
+
+    def propose(self, number: int) -> dict[str, Any]:
+        """Propose the values of trial `number`, only those of parameters that apply."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            self._study.sampler = self._make_sampler(self.space, number, self._seed)
+            trial = self._study.ask()
+            params: dict[str, Any] = {}
+            for path, parameter in self.space.parameters.items():
+                if self.space.active(path, params):
+                    value = _suggest(trial, path, self._distributions[path])
+                    params[path] = bend(parameter, value) if self._straight else value
+        self._asked[number] = trial
+        return params
+
+    def should_prune(self, number: int, epoch: int, value: float) -> bool:
+        """Whether the trial should stop here because others were better at this epoch."""
+        trial = self._asked.get(number)
+        if trial is None:  # a confirming run: it is trained to its end, to be compared
+            return False
+        trial.report(value, epoch)
+        return trial.should_prune()
+
+    def see(self, trials: Iterable[Trial]) -> None:
+        """Take note of trials as they stand in the storage: running, reported, finished."""
+        for trial in sorted(trials, key=lambda t: t.number):
+            if trial.number in self._done or trial.params is None or trial.confirms is not None:
+                continue
+            if trial.state is TrialState.RUNNING:
+                self._follow(trial)
+            elif trial.state.finished:
+                self._finish(trial)
+            elif trial.number in self._asked:  # it went back to the queue: what it reported no longer counts
+                self._forget(trial.number)
+
+    def _follow(self, trial: Trial) -> None:
+        if trial.number not in self._asked:
+            params, distributions = self._coordinates(trial)
+            frozen = optuna.trial.create_trial(state=OptunaState.RUNNING, params=params, distributions=distributions)
+            identity = self._study._storage.create_new_trial(self._study._study_id, template_trial=frozen)
+            self._asked[trial.number] = optuna.Trial(self._study, identity)
+        following = self._asked[trial.number]
+        known = following.storage.get_trial(following._trial_id).intermediate_values
+        for epoch, value in trial.values.items():
+            if epoch not in known:
+                following.report(value, epoch)
+
+    def _finish(self, trial: Trial) -> None:
+        self._done.add(trial.number)
+        result = trial.outcome
+        # Never FAIL, which samplers forget: a failed or infeasible trial is a pruned one with nothing to show.
+        bad = result.infeasible or result.state is TrialState.FAILED
+        state, value = OptunaState.PRUNED, None
+        if result.state is TrialState.COMPLETE:
+            state, value = OptunaState.COMPLETE, result.value
+        elif self._penalise and (worst := self._worst_value()) is not None:
+            state, value = OptunaState.COMPLETE, worst if bad else result.value
+        asked = self._asked.get(trial.number)
+        if asked is not None and not bad:
+            del self._asked[trial.number]
+            self._study.tell(asked, value, state=state)
+            return
+        if asked is not None:
+            self._forget(trial.number)
+        params, distributions = self._coordinates(trial)
+        frozen = optuna.trial.create_trial(
+            state=state,
+            value=value,
+            intermediate_values={} if bad else dict(trial.values),
+            params=params,
+            distributions=distributions,
+        )
+        self._study.add_trial(frozen)
+
+    def _forget(self, number: int) -> None:
+        """End the copy of a running trial; FAIL is what samplers and pruners ignore."""
+        self._study.tell(self._asked.pop(number), state=OptunaState.FAIL)
+
+    def _worst_value(self) -> float | None:
+        values = [t.value for t in self._study.get_trials(deepcopy=False, states=(OptunaState.COMPLETE,))]
+        return max((v for v in values if v is not None), key=self.objective.key, default=None)
+
+    def _coordinates(self, trial: Trial) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+        """A trial's values, and their distributions, as the study in memory has them."""
+        params = {path: value for path, value in (trial.params or {}).items() if path in self.space.parameters}
+        if self._straight:
+            params = {path: straighten(self.space.parameters[path], value) for path, value in params.items()}
+        return params, {path: self._distributions[path] for path in params}
+
+
+def _suggest(trial: optuna.Trial, name: str, values: BaseDistribution) -> Any:
+    if isinstance(values, FloatDistribution):
+        return trial.suggest_float(name, values.low, values.high, log=values.log)
+    if isinstance(values, IntDistribution):
+        return trial.suggest_int(name, values.low, values.high, step=values.step, log=values.log)
+    if isinstance(values, CategoricalDistribution):
+        return trial.suggest_categorical(name, values.choices)
+    raise TypeError(f"{name} has a distribution of an unknown kind: {values!r}")

@@ -1,0 +1,1 @@
+"""The service: studies entered into the storage, workers that work on them, a courier that tracks them."""

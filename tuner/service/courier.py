@@ -1,0 +1,234 @@
+"""The courier brings what the storage knows to MLflow and to Optuna's tables, beside the training, never in its way.
+
+What has not been brought waits in the storage: a trial carries the revision that MLflow has seen. When MLflow is down,
+the courier tries again, less and less often, and the next one to run the study brings the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tuner.best import Chosen, choose
+from tuner.errors import TrackingUnavailable
+from tuner.home import Home
+from tuner.search import OptunaCopy
+from tuner.service.entry import spec_of
+from tuner.service.identity import gone, identity
+from tuner.space.yaml import write_yaml
+from tuner.spec import StudySpec
+from tuner.storage import Database, Store, StudyRow, Summary, share_safely
+from tuner.storage.store import COMPLETE, FAILED
+from tuner.trial import Trial, TrialState
+
+if TYPE_CHECKING:
+    from tuner.tracking import MLflowTracker
+
+log = logging.getLogger("tuner")
+
+TICK_SECONDS = 1.0
+LONGEST_WAIT_SECONDS = 60.0
+
+
+@dataclass
+class Courier:
+    """A thread that follows one study.
+
+    Args:
+        study: its name in the storage.
+        home: where the storage and MLflow are.
+        tick: seconds between two looks.
+    """
+
+    study: str
+    home: Home
+    tick: float = TICK_SECONDS
+
+    def __post_init__(self) -> None:
+        self.problem: str | None = None
+        self.seconds = 0.0
+        self._end = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="tuner-courier", daemon=True)
+
+    def start(self) -> Courier:
+        """Begin to follow the study."""
+        self._thread.start()
+        return self
+
+    def finish(self, patience: float = 30.0) -> None:
+        """Bring what is left and end; give MLflow at most `patience` seconds for it."""
+        self._end.set()
+        self._thread.join(patience)
+        if self._thread.is_alive():
+            self.problem = f"MLflow at {self.home.tracking} takes longer than {patience:.0f} s"
+        elif self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        database = Database(self.home.storage)
+        try:
+            store = Store(database)
+            row = store.study(self.study)
+            owner = f"{identity()}"
+            route = Route(store, row, spec_of(row), self.home)
+            wait = self.tick
+            while True:
+                last = self._end.is_set()
+                if store.become_courier(row.id, owner, gone):
+                    began = time.perf_counter()
+                    try:
+                        route.go(last=last)
+                        self.problem, wait = None, self.tick
+                    except TrackingUnavailable as error:
+                        if self.problem is None:
+                            log.warning("%s Training goes on; what is missing there waits and is sent later.", error)
+                        self.problem = str(error)
+                        wait = min(wait * 2, LONGEST_WAIT_SECONDS)
+                    self.seconds += time.perf_counter() - began
+                if last:
+                    break
+                self._wait(store, row, owner, wait)
+            store.leave_courier(row.id, owner)
+            route.close()
+        except BaseException as error:  # noqa: BLE001 - handed to whoever calls finish()
+            self._error = error
+        finally:
+            database.close()
+
+    def _wait(self, store: Store, row: StudyRow, owner: str, seconds: float) -> None:
+        """Wait, telling the storage now and then that somebody runs this study."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not self._end.wait(min(left, 10.0)):
+            store.become_courier(row.id, owner, gone)
+
+
+class Route:
+    """What the courier does at each round."""
+
+    def __init__(self, store: Store, row: StudyRow, spec: StudySpec, home: Home) -> None:
+        self._store = store
+        self._row = row
+        self._spec = spec
+        self._home = home
+        self._trials: dict[int, Trial] = {}
+        self._optuna: OptunaCopy | None = None
+        self._tracker: MLflowTracker | None = None
+        self._told_progress: set[int] = set()
+
+    def go(self, *, last: bool) -> None:
+        """Bring what is new; on the `last` round also how the study stands."""
+        known = {number: trial.revision for number, trial in self._trials.items()}
+        changed = self._store.trials(self._row.id, known)
+        self._trials |= {trial.number: trial for trial in changed}
+        self._copy_to_optuna(changed)
+        self._bring_to_mlflow(last=last)
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        if self._optuna is not None:
+            self._optuna.close()
+
+    def _copy_to_optuna(self, changed: list[Trial]) -> None:
+        if self._optuna is None:
+            spec = self._spec
+            self._optuna = OptunaCopy(self._home.storage, share_safely, spec.study, spec.goal, spec.searched)
+        self._optuna.write(changed)
+
+    def _bring_to_mlflow(self, *, last: bool) -> None:
+        tracker = self._tracker or self._open()
+        sent: dict[int, tuple[int, str]] = {}
+        try:
+            for item in self._store.untracked(self._row.id):
+                run = tracker.write(item.trial, item.reports, item.run_id)
+                sent[item.trial.number] = (item.trial.revision, run)
+        finally:
+            if sent:
+                self._store.mark_tracked(self._row.id, sent)
+        tracker.progress(self._new_progress())
+        if last:
+            self._tell_how_it_stands(tracker)
+
+    def _open(self) -> MLflowTracker:
+        from tuner.tracking import MLflowTracker  # a second of imports, beside the training and not before it
+
+        spec, row = self._spec, self._row
+        tracker = MLflowTracker(self._home.tracking, self._home.artifacts, spec.study, spec.goal)
+        tags = {"tuner.sampler": spec.search.sampler, "tuner.pruner": spec.search.pruner}
+        params = {
+            "model": spec.model.class_path,
+            "data": spec.data.class_path if spec.data else "",
+            "objective": f"{spec.goal.direction} {spec.goal.metric}",
+            "seed_everything": spec.seed_everything,
+        }
+        run = tracker.open(tags, params, row.tracked.get("run_id"))
+        if row.tracked.get("run_id") != run:
+            tracker.attach(
+                {"study.yaml": write_yaml(spec.document()), "space.yaml": write_yaml(spec.searched.document())}
+            )
+            self._store.set_tracked(row.id, {"run_id": run})
+            self._row = self._store.study(row.name)
+        self._tracker = tracker
+        return tracker
+
+    def _new_progress(self) -> list[tuple[int, float, float]]:
+        """The best value so far, at each complete proposal that it has not been told for."""
+        complete = [t for t in self._trials.values() if t.confirms is None and t.state is TrialState.COMPLETE]
+        new, best = [], self._spec.goal.worst
+        for trial in sorted(complete, key=lambda t: (t.finished or 0.0, t.number)):
+            best = trial.score if self._spec.goal.better(trial.score, best) else best
+            if trial.number not in self._told_progress:
+                new.append((trial.number, trial.finished or 0.0, best))
+        self._told_progress |= {number for number, _, _ in new}
+        return new
+
+    def _tell_how_it_stands(self, tracker: MLflowTracker) -> None:
+        row = self._store.study(self._row.name)
+        summary = self._store.summary(row.id)
+        tags = {"tuner.state": row.state, "tuner.facts": json.dumps(row.facts)}
+        tags |= {f"tuner.version.{name}": number for name, number in row.facts.get("versions", {}).items()}
+        if row.facts.get("git_commit"):
+            tags["mlflow.source.git.commit"] = row.facts["git_commit"]
+        if row.facts.get("data_hash"):
+            tags["tuner.data_hash"] = row.facts["data_hash"]
+        metrics = {
+            "epochs": float(summary.epochs),
+            "seconds": summary.seconds,
+            "wasted_seconds": summary.wasted_seconds,
+        }
+        chosen = choose(list(self._trials.values()), self._spec.goal)
+        if chosen is not None:
+            others = {k: v for k, v in chosen.trial.outcome.metrics.items() if k != self._spec.goal.metric}
+            metrics |= {f"best_{name}": value for name, value in others.items()}
+            tags["tuner.best_trial"] = str(chosen.trial.number)
+            tracker.attach({"best.yaml": write_yaml(dict(chosen.trial.outcome.config or {}))})
+        tags["mlflow.note.content"] = note(row, summary, chosen, self._spec)
+        tracker.close({COMPLETE: "FINISHED", FAILED: "FAILED"}.get(row.state, "KILLED"), tags, metrics)
+
+
+def note(row: StudyRow, summary: Summary, chosen: Chosen | None, spec: StudySpec) -> str:
+    """The description of the parent run, in Markdown: the answer first."""
+    goal = f"{spec.goal.direction} `{spec.goal.metric}`"
+    cost = f"{summary.epochs} epochs in {summary.seconds:.0f} s of training ({summary.wasted_seconds:.0f} s wasted)"
+    if chosen is None:
+        return f"**{row.name}** ({row.state}): {goal}; no trial has succeeded. {row.reason or ''}\n\nCost: {cost}."
+    lines = [
+        f"**{row.name}** ({row.state}): {goal}",
+        f"**Best: {chosen.trial.value:.6g}** in trial {chosen.trial.number}{confirmed(chosen)}",
+        "| hyperparameter | best |\n|---|---|\n"
+        + "\n".join(f"| `{name}` | {value} |" for name, value in (chosen.trial.params or {}).items()),
+        f"Cost: {cost}. The complete configuration is the artifact `best.yaml`; `tuner best {row.name}` prints it.",
+    ]
+    return "\n\n".join(lines)
+
+
+def confirmed(chosen: Chosen) -> str:
+    """In words what the confirming seeds say, or nothing without any."""
+    if chosen.mean is None:
+        return ""
+    spread = f" ± {chosen.deviation:.2g}" if chosen.deviation is not None else ""
+    return f"; confirmed {chosen.mean:.4g}{spread} over {len(chosen.seeds)} new seed{'s' * (len(chosen.seeds) > 1)}"

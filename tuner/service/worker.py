@@ -1,0 +1,151 @@
+"""One worker: it takes trials of a study and trains them until nothing is left or it is told to stop."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from tuner.errors import StudyStopped
+from tuner.home import Home
+from tuner.search import Search
+from tuner.service.entry import spec_of
+from tuner.service.identity import gone, identity
+from tuner.spec import StudySpec, trial_config
+from tuner.storage import Database, Lease, Store
+from tuner.storage.store import FAILED
+from tuner.study import Work
+from tuner.training import Blueprint, LightningTraining
+
+HEARTBEAT_SECONDS = 10.0
+
+
+def work_on(study: str, home: Home, stop: threading.Event | Any, threads: int | None = None) -> None:
+    """Work on a study until its budget is spent, or `stop` is set.
+
+    Args:
+        study: its name in the storage.
+        home: where the storage and the checkpoints are.
+        stop: an event (of threads or of processes); when it is set, the trial at hand goes back to the queue.
+        threads: torch threads of this worker; None leaves them as they are.
+
+    Raises:
+        StudyStopped: the study itself is wrong; its state in the storage is failed, with the reason.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    database = Database(home.storage)
+    store = Store(database)
+    row = store.study(study)
+    spec = spec_of(row)
+    owner = identity()
+    store.reclaim(row.id, gone)
+    leases = Leases(store)
+    training = LightningTraining(
+        example=trial_config(spec.base_config, spec.searched.default_params(), spec.seed_everything),
+        objective=spec.goal,
+        patience=spec.patience,
+        interrupted=stop.is_set,
+    )
+    if "data_hash" not in row.facts:
+        store.add_facts(row.id, facts(spec, training.blueprint))
+    work = Work(
+        spec=spec,
+        store=store,
+        study_id=row.id,
+        owner=owner,
+        search=Search(
+            spec.searched, spec.goal, spec.search.sampler, spec.search.pruner, spec.seed_everything, spec.max_epochs
+        ),
+        training=training,
+        checkpoints=home.checkpoints(study),
+        stopped=stop.is_set,
+        pause=stop.wait,
+        holding=leases.hold,
+        gone=gone,
+        seconds_left=None if spec.search.time is None else spec.search.time - row.active_seconds,
+    )
+    try:
+        work.run()
+    except StudyStopped as error:
+        store.set_state(row.id, FAILED, str(error))
+        raise
+    finally:
+        leases.close()
+        database.close()
+
+
+class Leases:
+    """Renews the leases that a worker holds, from a thread that beats through long training steps."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._held: dict[int, Lease] = {}
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="tuner-heartbeat", daemon=True)
+        self._thread.start()
+
+    @contextmanager
+    def hold(self, lease: Lease) -> Iterator[None]:
+        """Keep a lease from running out while the body runs."""
+        with self._lock:
+            self._held[lease.trial_id] = lease
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held.pop(lease.trial_id)
+
+    def close(self) -> None:
+        """Stop beating."""
+        self._closed.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        while not self._closed.wait(HEARTBEAT_SECONDS):
+            with self._lock:
+                held = list(self._held.values())
+            if held:
+                self._store.renew(held)
+
+
+def facts(spec: StudySpec, blueprint: Blueprint) -> dict[str, Any]:
+    """What a reader needs to trust or repeat the study: versions, commit, machine, and a hash of the data."""
+    config = trial_config(spec.base_config, spec.searched.default_params(), spec.seed_everything)
+    data = blueprint.build(config, callbacks=[]).datamodule
+    fingerprint: Callable[[], str] | None = getattr(data, "fingerprint", None)
+    # Only the data module's author can say what its data are; failing that, hash how it was made, and say so.
+    data_hash = fingerprint() if fingerprint else "arguments:" + _hash(config.get("data", {}))
+    libraries = ("tuner", "torch", "lightning", "optuna", "mlflow", "sqlalchemy", "numpy")
+    return {
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in libraries}},
+        "git_commit": _git_commit(),
+        "platform": platform.platform(),
+        "torch_threads": torch.get_num_threads(),
+        "data_hash": data_hash,
+    }
+
+
+def _hash(document: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _git_commit() -> str | None:
+    """The commit of the folder the study was started in, with `+changes` if it has uncommitted ones."""
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+        if head.returncode != 0:
+            return None
+        changed = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return head.stdout.strip() + ("+changes" if changed.stdout.strip() else "")

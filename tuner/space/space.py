@@ -1,0 +1,189 @@
+"""A search space: parameters by config path, read from a shipped file, a mapping, or a file with changes."""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from tuner.errors import Problem, did_you_mean
+from tuner.space.grammar import Parameter, Scalar
+from tuner.space.problems import problems_of
+from tuner.space.yaml import read_yaml
+
+ROOTS = ("model", "data", "trainer")
+
+
+@dataclass(frozen=True)
+class Space:
+    """Parameters by config path, every one after those that its `when` names.
+
+    Attributes:
+        parameters: what is searched. The path (`model.learning_rate`) is the Optuna parameter's name.
+        stated: the paths that the study file itself spells out, as opposed to those of a shipped space it names.
+    """
+
+    parameters: Mapping[str, Parameter]
+    stated: frozenset[str] = frozenset()
+
+    @cached_property
+    def priorities(self) -> dict[str, int]:
+        """The stated priority of each parameter that has one; 1 is searched first."""
+        return {path: p.priority for path, p in self.parameters.items() if p.priority is not None}
+
+    @cached_property
+    def defaults(self) -> dict[str, Scalar]:
+        """The value of each parameter that the search starts from."""
+        return {path: parameter.default for path, parameter in self.parameters.items()}
+
+    @cached_property
+    def conditions(self) -> dict[str, dict[str, list[Scalar]]]:
+        """For each conditional parameter, the values of other parameters under which it applies."""
+        return {path: dict(parameter.when) for path, parameter in self.parameters.items() if parameter.when}
+
+    def active(self, path: str, params: Mapping[str, Any]) -> bool:
+        """Whether the parameter applies, given the values of those before it."""
+        return all(
+            parent in params and params[parent] in values for parent, values in self.parameters[path].when.items()
+        )
+
+    def default_params(self) -> dict[str, Scalar]:
+        """The default configuration, without the parameters that do not apply in it."""
+        params: dict[str, Scalar] = {}
+        for path, parameter in self.parameters.items():
+            if self.active(path, params):
+                params[path] = parameter.default
+        return params
+
+    def without(self, fixed: Mapping[str, Any]) -> Space:
+        """The space left when some paths are fixed; conditions on them are decided, not asked again."""
+        left: dict[str, Parameter] = {}
+        dropped: set[str] = set()
+        for path, parameter in self.parameters.items():
+            holds = all(fixed[k] in v for k, v in parameter.when.items() if k in fixed)
+            if path in fixed:
+                continue
+            if not holds or dropped & parameter.when.keys():
+                dropped.add(path)
+                continue
+            when = {k: v for k, v in parameter.when.items() if k not in fixed}
+            left[path] = parameter.model_copy(update={"when": when})
+        return Space(left, self.stated & left.keys())
+
+    def document(self) -> dict[str, Any]:
+        """The space as the mapping that reads back to it."""
+        return {
+            path: parameter.model_dump(by_alias=True, exclude_defaults=True)
+            for path, parameter in self.parameters.items()
+        }
+
+
+def shipped_spaces() -> list[str]:
+    """The names of the documented spaces (search_spaces/*.yaml)."""
+    folder = importlib.resources.files("tuner.search_spaces")
+    return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def read_space(value: Any, at: str = "space") -> tuple[Space | None, list[Problem]]:
+    """Read a space: a shipped name, a YAML file, a mapping of parameters, or `{use: NAME, change: {...}}`.
+
+    Args:
+        value: what the study file says under `space`.
+        at: its path in the study file, for the problems.
+
+    Returns:
+        The space, or None when it has problems, and all the problems.
+    """
+    if isinstance(value, str):
+        document, problems = _named(value, at)
+        return _space(document, at, stated=False) if document is not None else (None, problems)
+    if not isinstance(value, dict):
+        return None, [Problem(at, f"must be a name, a mapping or {{use: ..., change: ...}}, but got {value!r}.")]
+    if "use" not in value:
+        return _space(value, at, stated=True)
+    unknown = [
+        Problem(f"{at}.{key}", f"unknown key.{did_you_mean(str(key), ['use', 'change'])}")
+        for key in value.keys() - {"use", "change"}
+    ]
+    base, problems = _named(value["use"], f"{at}.use")
+    changes = value.get("change") or {}
+    if not isinstance(changes, dict):
+        problems.append(Problem(f"{at}.change", f"must be a mapping of parameters, but got {changes!r}."))
+        changes = {}
+    if base is None or problems or unknown:
+        return None, [*unknown, *problems]
+    merged = {path: _merge(base.get(path), changes[path]) if path in changes else base[path] for path in base}
+    merged |= {path: change for path, change in changes.items() if path not in base}
+    merged = {path: parameter for path, parameter in merged.items() if parameter is not None}
+    space, problems = _space(merged, at, stated=False)
+    return (Space(space.parameters, frozenset(changes) & space.parameters.keys()) if space else None), problems
+
+
+def _named(name: Any, at: str) -> tuple[dict[str, Any] | None, list[Problem]]:
+    if not isinstance(name, str):
+        return None, [Problem(at, f"must be the name of a space, but got {name!r}.")]
+    known = shipped_spaces()
+    if name in known:
+        text = importlib.resources.files("tuner.search_spaces").joinpath(f"{name}.yaml").read_text("utf-8")
+    elif name.endswith((".yaml", ".yml")) and Path(name).is_file():
+        text = Path(name).read_text("utf-8")
+    else:
+        hint = did_you_mean(name, known) or f" Shipped: {', '.join(known)}."
+        return None, [Problem(at, f"no space {name!r}, neither shipped nor a YAML file here.{hint}")]
+    document, problems = read_yaml(text, at)
+    if problems:
+        return None, problems
+    if not isinstance(document, dict):
+        return None, [Problem(at, f"{name} must hold a mapping of parameters.")]
+    return document, []
+
+
+def _merge(base: Any, change: Any) -> Any:
+    """Lay a change over a parameter: mappings are merged, another kind of range replaces the old one, null removes."""
+    if not isinstance(base, dict) or not isinstance(change, dict):
+        return change
+    kinds = {"float", "int", "choice"}
+    if (kinds & change.keys()) - base.keys():
+        base = {k: v for k, v in base.items() if k not in kinds}
+    return base | {key: _merge(base.get(key), value) for key, value in change.items()}
+
+
+def _space(document: Mapping[Any, Any], at: str, *, stated: bool) -> tuple[Space | None, list[Problem]]:
+    parameters: dict[str, Parameter] = {}
+    problems: list[Problem] = []
+    for key, value in document.items():
+        path, here = str(key), f"{at}.{key}"
+        root, _, rest = path.partition(".")
+        if root not in ROOTS or not rest:
+            hint = did_you_mean(root, ROOTS) or f" Did you mean 'model.{path}'?"
+            problems.append(Problem(here, f"must be a config path below model, data or trainer.{hint}"))
+        try:
+            parameters[path] = Parameter.model_validate(value)
+        except ValidationError as error:
+            problems += problems_of(error, Parameter, here)
+    for path, parameter in parameters.items():
+        for parent, values in parameter.when.items():
+            here = f"{at}.{path}.when.{parent}"
+            if parent == path or parent not in {str(key) for key in document}:
+                problems.append(Problem(here, f"no such parameter in the space.{did_you_mean(parent, parameters)}"))
+            elif parent in parameters:
+                choices = parameters[parent].range
+                problems += [
+                    Problem(here, f"{parent} never is {value!r}.") for value in values if not choices.contains(value)
+                ]
+    if problems:
+        return None, problems
+    ordered: dict[str, Parameter] = {}
+    left = dict(parameters)
+    while left:
+        ready = [path for path, parameter in left.items() if parameter.when.keys() <= ordered.keys()]
+        if not ready:
+            circle = ", ".join(left)
+            return None, [Problem(at, f"the conditions of {circle} wait for each other. Drop one `when`.")]
+        ordered |= {path: left.pop(path) for path in ready}
+    return Space(ordered, frozenset(ordered) if stated else frozenset()), []

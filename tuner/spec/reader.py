@@ -1,0 +1,152 @@
+"""From a file, an example's name or a mapping to a StudySpec; all its problems at once."""
+
+from __future__ import annotations
+
+import importlib.resources
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from tuner.errors import Problem, SpecError, StudyNotFound, did_you_mean
+from tuner.space import Space, read_space
+from tuner.space.problems import problems_of
+from tuner.space.yaml import read_yaml
+from tuner.spec.config import at_path, place
+from tuner.spec.study_spec import StudySpec
+
+Inspect = Callable[[Mapping[str, Any], Space | None], list[Problem]]
+"""Checks what needs the user's classes: given the document and the space, its further problems."""
+
+
+def example_names() -> list[str]:
+    """The studies shipped in examples/."""
+    folder = importlib.resources.files("tuner.examples")
+    return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def read_study(
+    study: str | Path | Mapping[str, Any],
+    overrides: Sequence[tuple[str, Any]] = (),
+    inspect: Inspect | None = None,
+) -> StudySpec:
+    """Read a study whole and check it whole.
+
+    Args:
+        study: a YAML file, the name of a shipped example, or the document itself.
+        overrides: values that replace what the file says, by path (`search.trials`, `model.init_args.norm`, …).
+        inspect: checks the classes that the file names; without it they are believed.
+
+    Raises:
+        StudyNotFound: there is no such file or example.
+        SpecError: the study has problems; the error carries all of them.
+    """
+    source, document, problems = _document(study)
+    if document is None:
+        raise SpecError(source, problems)
+    for path, value in overrides:
+        problems += _override(document, path, value)
+    for part in ("model", "data"):
+        if isinstance(document.get(part), str):
+            document[part] = {"class_path": document[part]}
+
+    space: Space | None = None
+    if "space" in document:
+        space, space_problems = read_space(document["space"])
+        problems += space_problems
+    spec: StudySpec | None = None
+    try:
+        spec = StudySpec.model_validate(document)
+    except ValidationError as error:
+        problems += problems_of(error, StudySpec)
+    if space is not None:
+        space = space.without(_fixed(document, space))
+    if inspect is not None:
+        problems += inspect(document, space)
+    if problems or spec is None or space is None:
+        raise SpecError(source, list(dict.fromkeys(problems)))
+    return spec.model_copy(update={"space": space})
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Read one `--set PATH=VALUE`; the value is YAML."""
+    path, equals, value = text.partition("=")
+    if not equals or not path:
+        raise SpecError("--set", [Problem(text, "must be PATH=VALUE, such as search.trials=20.")])
+    parsed, problems = read_yaml(value, f"--set {path}")
+    if problems:
+        raise SpecError("--set", problems)
+    return path, parsed
+
+
+def _document(study: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any] | None, list[Problem]]:
+    if isinstance(study, Mapping):
+        return "the study", _copy(study), []
+    path = Path(study)
+    if path.is_file():
+        source, text = str(study), path.read_text("utf-8")
+    elif str(study) in example_names():
+        source = f"example {study}"
+        text = importlib.resources.files("tuner.examples").joinpath(f"{study}.yaml").read_text("utf-8")
+    else:
+        known = example_names()
+        hint = did_you_mean(str(study), known) or f" Shipped examples: {', '.join(known)}."
+        raise StudyNotFound(f"no file {str(study)!r}, and no shipped example of that name.{hint}")
+    document, problems = read_yaml(text)
+    if document is None and problems:
+        return source, None, problems
+    if not isinstance(document, dict):
+        return (
+            source,
+            None,
+            [Problem("(the file)", f"must be a mapping with study, model and space, got {document!r}.")],
+        )
+    return source, document, problems
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copy(inner) for key, inner in value.items()}
+    return [_copy(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _override(document: dict[str, Any], path: str, value: Any) -> list[Problem]:
+    """Set one path, in LightningCLI's short or long form."""
+    root, _, rest = path.partition(".")
+    try:
+        if root == "space" and rest:
+            _override_space(document, rest, value)
+        else:
+            place(document, path, value)
+    except (AttributeError, TypeError):
+        return [Problem(f"--set {path}", "something on the way to it is not a mapping.")]
+    return []
+
+
+def _override_space(document: dict[str, Any], path: str, value: Any) -> None:
+    """Change a parameter: `model.momentum.float.high=0.99`, or `model.momentum=null` to drop it."""
+    if isinstance(document.get("space"), str):
+        document["space"] = {"use": document["space"]}
+    space = document["space"]
+    parameters = space.setdefault("change", {}) if "use" in space else space
+    match = re.fullmatch(r"(.+?)\.((?:float|int|choice|when|priority|what|why)(?:\..+)?)", path)
+    parameter, keys = (match[1], match[2].split(".", 2)) if match else (path, [])
+    if not keys:
+        if value is None and parameters is space:
+            parameters.pop(parameter, None)
+        else:
+            parameters[parameter] = value
+        return
+    node = parameters.setdefault(parameter, {})
+    for key in keys[:-1]:
+        node = node.setdefault(key, {})
+    node[keys[-1]] = value
+
+
+def _fixed(document: Mapping[str, Any], space: Space) -> dict[str, Any]:
+    """The paths that the study file sets itself and so takes out of a shipped space."""
+    absent = object()
+    values = {path: at_path(document, path, absent) for path in space.parameters if path not in space.stated}
+    return {path: value for path, value in values.items() if value is not absent}

@@ -1,0 +1,86 @@
+"""The tables, all prefixed `tuner_` so that Optuna's may stand beside them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Boolean, Float, ForeignKey, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    """Base of the tables."""
+
+    type_annotation_map = {dict[str, Any]: JSON(none_as_null=True)}  # noqa: RUF012 - SQLAlchemy's own convention
+
+
+class StudyTable(Base):
+    """A study: its document, where it stands, what it cost, and where MLflow keeps it."""
+
+    __tablename__ = "tuner_study"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    name: Mapped[str] = mapped_column(String(100), unique=True)
+    document: Mapped[dict[str, Any]]
+    state: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str | None] = mapped_column(Text)
+    seed: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[float] = mapped_column(Float)
+    active_seconds: Mapped[float] = mapped_column(Float, default=0.0)
+    facts: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    tracked: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    courier: Mapped[str | None] = mapped_column(String(200))
+    courier_until: Mapped[float] = mapped_column(Float, default=0.0)
+
+
+class TrialTable(Base):
+    """A trial: its values, who owns it, and how it ended."""
+
+    __tablename__ = "tuner_trial"
+    __table_args__ = (
+        UniqueConstraint("study_id", "number"),
+        Index("ix_tuner_trial_state", "study_id", "state"),
+    )
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("tuner_study.id", ondelete="CASCADE"))
+    number: Mapped[int] = mapped_column(Integer)
+    seed: Mapped[int] = mapped_column(BigInteger)
+    confirms: Mapped[int | None] = mapped_column(Integer)
+    params: Mapped[dict[str, Any] | None]
+    state: Mapped[str] = mapped_column(String(16))
+    revision: Mapped[int] = mapped_column(Integer, default=0)
+
+    owner: Mapped[str | None] = mapped_column(String(200))
+    token: Mapped[int] = mapped_column(Integer, default=0)
+    lease_until: Mapped[float] = mapped_column(Float, default=0.0)
+    attempt: Mapped[int] = mapped_column(Integer, default=0)
+
+    value: Mapped[float | None] = mapped_column(Float)
+    metrics: Mapped[dict[str, Any] | None]
+    best_epoch: Mapped[int | None] = mapped_column(Integer)
+    epochs: Mapped[int] = mapped_column(Integer, default=0)
+    reason: Mapped[str | None] = mapped_column(Text)
+    detail: Mapped[str | None] = mapped_column(Text)
+    infeasible: Mapped[bool] = mapped_column(Boolean, default=False)
+    config: Mapped[dict[str, Any] | None]
+    seconds: Mapped[dict[str, Any] | None]
+    wasted_seconds: Mapped[float] = mapped_column(Float, default=0.0)
+    wasted_epochs: Mapped[int] = mapped_column(Integer, default=0)
+    started_at: Mapped[float | None] = mapped_column(Float)
+    finished_at: Mapped[float | None] = mapped_column(Float)
+
+    run_id: Mapped[str | None] = mapped_column(String(64))
+    tracked_revision: Mapped[int] = mapped_column(Integer, default=-1)
+
+
+class ReportTable(Base):
+    """What a trial said after an epoch."""
+
+    __tablename__ = "tuner_report"
+
+    trial_id: Mapped[int] = mapped_column(ForeignKey("tuner_trial.id", ondelete="CASCADE"), primary_key=True)
+    epoch: Mapped[int] = mapped_column(Integer, primary_key=True)
+    value: Mapped[float] = mapped_column(Float)
+    metrics: Mapped[dict[str, Any]]
+    at: Mapped[float] = mapped_column(Float)

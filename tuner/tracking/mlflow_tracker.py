@@ -1,0 +1,207 @@
+"""Studies and trials as MLflow runs, written through the client in batches.
+
+Every write may be repeated: run ids are found again by tag, and MLflow itself drops a metric that it has already got
+(same key, step, timestamp and value). So what could not be sent is simply sent again, and arrives once.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.entities import Metric, Param, RunStatus, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+
+from tuner.errors import TrackingUnavailable
+from tuner.home import shown
+from tuner.trial import Objective, Trial, TrialState
+
+TrackedReport = tuple[int, float, Mapping[str, float | None]]
+"""Epoch, seconds since 1970, metrics."""
+
+_STATUS = {
+    TrialState.WAITING: RunStatus.SCHEDULED,
+    TrialState.RUNNING: RunStatus.RUNNING,
+    TrialState.COMPLETE: RunStatus.FINISHED,
+    TrialState.PRUNED: RunStatus.KILLED,
+    TrialState.FAILED: RunStatus.FAILED,
+}
+_MAX_PARAM, _MAX_TAG, _BATCH = 6000, 8000, 1000
+PARENT, STUDY, NUMBER = "mlflow.parentRunId", "tuner.study", "tuner.trial"
+
+
+class MLflowTracker:
+    """One study in MLflow.
+
+    Args:
+        uri: MLflow's tracking URI.
+        artifacts: where artifacts go when the URI is a database; a server has its own place.
+        study: the study's name, which is also the experiment's and the parent run's.
+        objective: named in tags, and logged as `best_…`.
+
+    Every method raises TrackingUnavailable when MLflow does not answer; nothing is lost by calling it again.
+    """
+
+    def __init__(self, uri: str, artifacts: Path, study: str, objective: Objective) -> None:
+        self.uri = uri
+        self.study = study
+        self.objective = objective
+        self._artifacts = artifacts
+        self._experiment = ""
+        self._parent = ""
+        self._runs: dict[int, str] = {}
+        with self._mapped():
+            self._client = mlflow.MlflowClient(tracking_uri=uri)
+
+    def open(self, tags: Mapping[str, str], params: Mapping[str, Any], known_run: str | None = None) -> str:
+        """Create the parent run, or find it again and set it running; return its id."""
+        with self._mapped():
+            self._experiment = self._find_or_create_experiment()
+            parent = known_run if known_run and self._exists(known_run) else self._find_parent()
+            if parent is None:
+                parent = self._client.create_run(
+                    self._experiment, run_name=self.study, tags={STUDY: self.study, "tuner.kind": "study"}
+                ).info.run_id
+            self._parent = parent
+            self._client.update_run(parent, status="RUNNING")
+            self._log_params(parent, params)
+            self._client.log_batch(parent, tags=[RunTag(key, value[:_MAX_TAG]) for key, value in tags.items()])
+            for run in self._children():
+                self._runs.setdefault(int(run.data.tags[NUMBER]), run.info.run_id)
+            return parent
+
+    def write(self, trial: Trial, reports: Sequence[TrackedReport], known_run: str | None) -> str:
+        """Bring one trial up to date; return its run's id."""
+        with self._mapped():
+            run = known_run or self._runs.get(trial.number)
+            if run is None:
+                run = self._create_child(trial)
+            self._runs[trial.number] = run
+            metrics = [
+                Metric(name, value, int(at * 1000), epoch)
+                for epoch, at, values in reports
+                for name, value in values.items()
+                if value is not None and math.isfinite(value)
+            ]
+            tags = {"tuner.state": trial.state.value}
+            if trial.attempt > 1:
+                tags["tuner.attempts"] = str(trial.attempt)
+            if trial.result is not None:
+                result, ended = trial.result, int((trial.finished or 0) * 1000)
+                if result.reason:
+                    tags["tuner.reason"] = result.reason
+                if result.detail:
+                    tags["tuner.traceback"] = result.detail
+                best = {f"best_{name}": value for name, value in result.metrics.items()}
+                best |= {"best_epoch": float(result.best_epoch or 0), "epochs": float(result.epochs)}
+                best |= {f"seconds_{phase}": seconds for phase, seconds in result.seconds.items()}
+                metrics += [Metric(n, v, ended, 0) for n, v in best.items() if math.isfinite(v)]
+            self._log(run, metrics, tags)
+            if trial.result is not None:
+                self._client.set_terminated(run, RunStatus.to_string(_STATUS[trial.state]), ended)
+            return run
+
+    def progress(self, values: Sequence[tuple[int, float, float]]) -> None:
+        """Log the best value so far on the parent, by trial: (number, seconds since 1970, value)."""
+        with self._mapped():
+            name = f"best_{self.objective.metric}"
+            self._log(self._parent, [Metric(name, value, int(at * 1000), number) for number, at, value in values], {})
+
+    def attach(self, files: Mapping[str, str]) -> None:
+        """Save texts as artifacts of the parent run, by file name."""
+        with self._mapped(), tempfile.TemporaryDirectory() as folder:
+            for name, text in files.items():
+                path = Path(folder) / name
+                path.write_text(text, "utf-8")
+                self._client.log_artifact(self._parent, str(path))
+
+    def close(self, status: str, tags: Mapping[str, str], metrics: Mapping[str, float]) -> None:
+        """Say how the study ended: FINISHED, FAILED or KILLED."""
+        with self._mapped():
+            moment = int(time.time() * 1000)
+            numbers = [Metric(name, value, moment, 0) for name, value in metrics.items() if math.isfinite(value)]
+            self._log(self._parent, numbers, tags)
+            self._client.set_terminated(self._parent, status)
+
+    def _find_or_create_experiment(self) -> str:
+        found = self._client.get_experiment_by_name(self.study)
+        if found is not None and found.lifecycle_stage != "deleted":
+            return str(found.experiment_id)
+        if found is not None:
+            raise TrackingUnavailable(
+                f"MLflow's experiment {self.study!r} was deleted there. Restore it, or give the study another name."
+            )
+        local = self.uri.startswith(("sqlite:", "postgresql", "mysql", "file:")) or "://" not in self.uri
+        location = self._artifacts.as_uri() + "/" + self.study if local else None
+        try:
+            return str(self._client.create_experiment(self.study, artifact_location=location))
+        except MlflowException as error:
+            found = self._client.get_experiment_by_name(self.study)
+            if found is None or error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            return str(found.experiment_id)
+
+    def _exists(self, run_id: str) -> bool:
+        try:
+            return bool(self._client.get_run(run_id).info.lifecycle_stage == "active")
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return False
+
+    def _find_parent(self) -> str | None:
+        runs = self._client.search_runs([self._experiment], "tags.`tuner.kind` = 'study'", max_results=1)
+        return runs[0].info.run_id if runs else None
+
+    def _children(self) -> Iterator[Any]:
+        token = None
+        while True:
+            page = self._client.search_runs(
+                [self._experiment], f"tags.`{NUMBER}` != ''", ViewType.ACTIVE_ONLY, 5000, page_token=token
+            )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _create_child(self, trial: Trial) -> str:
+        above, name = self._parent, f"trial-{trial.number:04d}"
+        if trial.confirms is not None:
+            above = self._runs.get(trial.confirms, self._parent)
+            name = f"trial-{trial.confirms:04d}-seed-{trial.seed}"
+        run = self._client.create_run(
+            self._experiment,
+            start_time=int((trial.started or 0) * 1000),
+            run_name=name,
+            tags={
+                PARENT: above,
+                STUDY: self.study,
+                NUMBER: str(trial.number),
+                "tuner.kind": "trial" if trial.confirms is None else "confirmation",
+                "tuner.objective": f"{self.objective.direction} {self.objective.metric}",
+            },
+        ).info.run_id
+        self._log_params(str(run), {**(trial.params or {}), "seed_everything": trial.seed})
+        return str(run)
+
+    def _log_params(self, run: str, params: Mapping[str, Any]) -> None:
+        self._client.log_batch(run, params=[Param(name, str(value)[:_MAX_PARAM]) for name, value in params.items()])
+
+    def _log(self, run: str, metrics: Sequence[Metric], tags: Mapping[str, str]) -> None:
+        told = [RunTag(name, value[:_MAX_TAG]) for name, value in tags.items()]
+        for start in range(0, max(len(metrics), 1), _BATCH):
+            self._client.log_batch(run, metrics=metrics[start : start + _BATCH], tags=told if start == 0 else [])
+
+    @contextmanager
+    def _mapped(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # MLflow lets its database's and its HTTP library's own errors through
+            reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+            raise TrackingUnavailable(f"MLflow at {shown(self.uri)} does not answer: {shown(reason)}") from error

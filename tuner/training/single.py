@@ -1,0 +1,144 @@
+"""One trial on Lightning's own Trainer."""
+
+from __future__ import annotations
+
+import gc
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from tuner.errors import StudyStopped, TrialDiverged, TrialFailed, TrialInterrupted, TrialOutOfMemory
+from tuner.training.blueprint import Blueprint, Built
+from tuner.training.observer import Observer
+from tuner.trial import Objective, OnReport, TrialResult, TrialState
+
+KeepWeights = Callable[[TrialResult], Path | None]
+"""Given a complete result, says where to save its weights, or None when others are better."""
+
+
+class LightningTraining:
+    """Trains configurations one after the other, each exactly as LightningCLI's `fit` would.
+
+    Args:
+        example: any valid configuration of the study, to prepare the parser with.
+        objective: decides which epoch's weights are kept.
+        patience: epochs without improvement after which a trial stops early; None is never.
+        interrupted: asked at every batch; True drops the trial at once.
+    """
+
+    def __init__(
+        self,
+        example: Mapping[str, Any],
+        objective: Objective,
+        patience: int | None = None,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.blueprint = Blueprint(example)
+        self.objective = objective
+        self.patience = patience
+        self.interrupted = interrupted
+
+    def train(
+        self, config: Mapping[str, Any], on_report: OnReport, keep_weights: KeepWeights = lambda _: None
+    ) -> TrialResult:
+        """Train one configuration to its end.
+
+        Args:
+            config: `seed_everything`, `model`, `data` and `trainer`, as LightningCLI reads them.
+            on_report: told of every epoch; answers whether to go on.
+            keep_weights: asked when the trial is complete.
+
+        Returns:
+            The result; a trial that diverges or runs out of memory is PRUNED and infeasible, one whose code raises
+            anything else is FAILED.
+
+        Raises:
+            TrialInterrupted: somebody asked to stop.
+            StudyStopped: the study itself is wrong (the objective's metric is not logged).
+        """
+        observer = Observer(self.objective, self.patience, on_report, self.interrupted)
+        started = time.perf_counter()
+        built_at = started
+        built: Built | None = None
+        try:
+            built = self.blueprint.build(config, [observer])
+            built_at = time.perf_counter()
+            built.trainer.fit(built.module, datamodule=built.datamodule)
+            outcome: dict[str, Any] = self._finished(observer)
+        except (TrialInterrupted, StudyStopped):
+            raise
+        except SIGTERMException as error:
+            raise TrialInterrupted("asked to stop") from error
+        except Exception as error:  # noqa: BLE001 - the user's code runs here and may raise anything
+            outcome = _failure(error)
+        ended = time.perf_counter()
+        result = TrialResult(
+            **outcome,
+            epochs=observer.last.epoch if observer.last else 0,
+            config=built.config if built else dict(config),
+            seconds={
+                "build": built_at - started,
+                "train": ended - built_at - observer.report_seconds,
+                "report": observer.report_seconds,
+            },
+        )
+        if built is not None and result.state is TrialState.COMPLETE:
+            self._save(built, observer, keep_weights(result))
+        return result
+
+    @staticmethod
+    def _finished(observer: Observer) -> dict[str, Any]:
+        if observer.best is None:
+            raise StudyStopped(
+                "no epoch was validated, so nothing can be compared. "
+                "Give the module a validation_step, the data a val_dataloader, and trainer.max_epochs at least 1."
+            )
+        return {
+            "state": TrialState.PRUNED if observer.pruned else TrialState.COMPLETE,
+            "value": observer.best.value,
+            "metrics": observer.best.metrics,
+            "best_epoch": observer.best.epoch,
+            "reason": observer.reason,
+        }
+
+    @staticmethod
+    def _save(built: Built, observer: Observer, path: Path | None) -> None:
+        """Save the best epoch's weights as a Lightning checkpoint."""
+        if path is None:
+            return
+        built.module.load_state_dict(observer.weights)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".part")
+        built.trainer.save_checkpoint(unfinished, weights_only=True)
+        unfinished.replace(path)
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    """How a trial ends that raised: bad for the search when the configuration is to blame, FAILED otherwise."""
+    told = _as_trial_error(error)
+    if told is None:
+        return {
+            "state": TrialState.FAILED,
+            "reason": f"{type(error).__name__}: {error}",
+            "detail": "".join(traceback.format_exception(error)),
+        }
+    if isinstance(told, TrialOutOfMemory):
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return {"state": TrialState.PRUNED, "infeasible": True, "reason": str(told)}
+
+
+def _as_trial_error(error: Exception) -> TrialFailed | None:
+    if isinstance(error, TrialDiverged):
+        return error
+    text = str(error).lower()
+    exhausted = isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    )
+    return TrialOutOfMemory(f"out of memory: {str(error).splitlines()[0] if text else 'host'}") if exhausted else None
