@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +18,23 @@ QUIET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "JSONARGPARSE_DEPRECATION_WARNINGS": "off",  # Lightning's calls, not ours or the user's
 }
 
 
 def silence_telemetry() -> None:
-    """Turn off every library's telemetry and its minutes of silent retries, unless the user set them."""
+    """Turn off every library's telemetry, noise and minutes of silent retries, unless the user set them."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold the lock of a file that is being made (`path` with `.init` behind it): one process at a time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f"{path.name}.init").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def shown(url: str) -> str:

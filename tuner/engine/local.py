@@ -110,7 +110,7 @@ def _run_crew(spec: StudySpec, store: Store, home: Home, crew: Crew, workers: in
     began = time.monotonic()
     row = store.study(spec.study)
     store.reclaim(row.id, gone)
-    threads = max(1, (os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count() or 1) // workers)
+    threads = _threads(workers)
     running: dict[int, BaseProcess] = {i: crew.start(spec.study, i, threads) for i in range(workers)}
     courier = Courier(spec.study, home).start()
     try:
@@ -126,6 +126,12 @@ def _run_crew(spec: StudySpec, store: Store, home: Home, crew: Crew, workers: in
         courier.finish()
         watch(store, spec.study)
     return result_of(store, spec.study, home)
+
+
+def _threads(workers: int) -> int:
+    """Torch threads of each worker: the cores shared out, one left to this process, which tracks and shows."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, round((cores - 1) / workers))
 
 
 def _watch(study: str, store: Store, crew: Crew, running: dict[int, BaseProcess], threads: int, watch: Watch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import optuna
@@ -18,6 +18,9 @@ from tuner.space import Space
 from tuner.trial import Objective, Trial, TrialState
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+_ATTEMPTS = 10
+"""How often a proposal that equals an earlier trial is drawn again."""
 
 
 class Search:
@@ -54,20 +57,30 @@ class Search:
         self._study = optuna.create_study(direction=objective.direction, pruner=made, study_name="study")
         self._asked: dict[int, optuna.Trial] = {}  # by our number: running trials, whoever runs them
         self._done: set[int] = set()
+        self._tried: set[str] = set()
 
     def propose(self, number: int) -> dict[str, Any]:
-        """Propose the values of trial `number`, only those of parameters that apply."""
+        """Propose the values of trial `number`, only those of parameters that apply; if it can, ones not tried yet."""
+        for attempt in range(_ATTEMPTS):
+            trial, params = self._ask(number, self._seed + attempt * 2**32)
+            if _identity(params) not in self._tried or attempt == _ATTEMPTS - 1:
+                break
+            self._study.tell(trial, state=OptunaState.FAIL)
+        self._asked[number] = trial
+        self._tried.add(_identity(params))
+        return params
+
+    def _ask(self, number: int, seed: int) -> tuple[optuna.Trial, dict[str, Any]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            self._study.sampler = self._make_sampler(self.space, number, self._seed)
+            self._study.sampler = self._make_sampler(self.space, number, seed)
             trial = self._study.ask()
             params: dict[str, Any] = {}
             for path, parameter in self.space.parameters.items():
                 if self.space.active(path, params):
                     value = _suggest(trial, path, self._distributions[path])
                     params[path] = bend(parameter, value) if self._straight else value
-        self._asked[number] = trial
-        return params
+        return trial, params
 
     def should_prune(self, number: int, epoch: int, value: float) -> bool:
         """Whether the trial should stop here because others were better at this epoch."""
@@ -82,6 +95,7 @@ class Search:
         for trial in sorted(trials, key=lambda t: t.number):
             if trial.number in self._done or trial.params is None or trial.confirms is not None:
                 continue
+            self._tried.add(_identity(trial.params))
             if trial.state is TrialState.RUNNING:
                 self._follow(trial)
             elif trial.state.finished:
@@ -142,6 +156,11 @@ class Search:
         if self._straight:
             params = {path: straighten(self.space.parameters[path], value) for path, value in params.items()}
         return params, {path: self._distributions[path] for path in params}
+
+
+def _identity(params: Mapping[str, Any]) -> str:
+    """What two trials of the same values have in common."""
+    return repr(sorted(params.items()))
 
 
 def _suggest(trial: optuna.Trial, name: str, values: BaseDistribution) -> Any:

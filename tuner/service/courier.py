@@ -50,7 +50,6 @@ class Courier:
 
     def __post_init__(self) -> None:
         self.problem: str | None = None
-        self.seconds = 0.0
         self._end = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="tuner-courier", daemon=True)
@@ -74,13 +73,14 @@ class Courier:
         try:
             store = Store(database)
             row = store.study(self.study)
-            owner = f"{identity()}"
+            owner = identity()
             route = Route(store, row, spec_of(row), self.home)
             wait = self.tick
+            ledger = {"courier": 0.0, "courier_cpu": 0.0}
             while True:
                 last = self._end.is_set()
                 if store.become_courier(row.id, owner, gone):
-                    began = time.perf_counter()
+                    began, cpu = time.perf_counter(), time.thread_time()
                     try:
                         route.go(last=last)
                         self.problem, wait = None, self.tick
@@ -89,10 +89,12 @@ class Courier:
                             log.warning("%s Training goes on; what is missing there waits and is sent later.", error)
                         self.problem = str(error)
                         wait = min(wait * 2, LONGEST_WAIT_SECONDS)
-                    self.seconds += time.perf_counter() - began
+                    ledger["courier"] += time.perf_counter() - began
+                    ledger["courier_cpu"] += time.thread_time() - cpu
                 if last:
                     break
                 self._wait(store, row, owner, wait)
+            store.add_ledger(row.id, ledger)
             store.leave_courier(row.id, owner)
             route.close()
         except BaseException as error:  # noqa: BLE001 - handed to whoever calls finish()

@@ -7,6 +7,7 @@ import json
 import platform
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -73,8 +74,10 @@ def work_on(study: str, home: Home, stop: threading.Event | Any, threads: int | 
         gone=gone,
         seconds_left=None if spec.search.time is None else spec.search.time - row.active_seconds,
     )
+    cpu = time.process_time()
     try:
         work.run()
+        store.add_ledger(row.id, {"worker_cpu": time.process_time() - cpu})
     except StudyStopped as error:
         store.set_state(row.id, FAILED, str(error))
         raise

@@ -78,6 +78,12 @@ class Database:
             yield session
 
     @contextmanager
+    def connection(self) -> Iterator[sa.Connection]:
+        """Like `write`, without a session's bookkeeping."""
+        with self._mapped(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
     def read(self) -> Iterator[Session]:
         """A transaction that only reads, and so waits for nobody."""
         with self._mapped(), Session(self.engine.execution_options(**READ_ONLY)) as session, session.begin():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.exc import DBAPIError
 
 from tuner.errors import StorageUnavailable
-from tuner.home import shown
+from tuner.home import alone, shown
 from tuner.storage.database import READ_ONLY, Database
 
 VERSION_TABLE = "tuner_alembic_version"
@@ -37,11 +36,11 @@ def initialise(database: Database, also: Callable[[str], None] = lambda _: None)
     with _alone(database):
         if is_current(database):
             return
+        also(database.url)  # first: our own version, written last and in one transaction, says that all is there
         with database.engine.begin() as connection:
             config = _config()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
-        also(database.url)
 
 
 def is_current(database: Database) -> bool:
@@ -76,8 +75,7 @@ def _alone(database: Database) -> Iterator[None]:
         path = sa.make_url(database.url).database
         if not path or path == ":memory:":
             raise StorageUnavailable("TUNER_STORAGE must be an SQLite file: workers cannot share one in memory.")
-        with Path(f"{path}.init").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with alone(Path(path)):
             yield
     else:
         with database.engine.connect() as connection:

@@ -166,6 +166,15 @@ class Store:
         """Add to the time that the study has been worked on."""
         self._update_study(study_id, active_seconds=StudyTable.active_seconds + seconds)
 
+    def add_ledger(self, study_id: int, entries: Mapping[str, float]) -> None:
+        """Add seconds to the study's ledger of what its running cost beside the trials, by name."""
+        with self.database.write() as session:
+            study = session.get_one(StudyTable, study_id, with_for_update=True)
+            ledger = dict(study.facts.get("ledger", {}))
+            for name, seconds in entries.items():
+                ledger[name] = ledger.get(name, 0.0) + seconds
+            study.facts = {**study.facts, "ledger": ledger}
+
     # Trials, for those who work on them
 
     def claim(self, study_id: int, owner: str, open_new: bool = True) -> Lease | None:
@@ -207,21 +216,22 @@ class Store:
             self._fenced(session, lease, params=dict(params))
 
     def report(self, lease: Lease, report: Report) -> bool:
-        """Write what a trial says after an epoch; the answer says whether the study still runs."""
-        with self.database.write() as session:
-            moment = session.execute(sa.select(now())).scalar_one()
-            self._fenced(session, lease, epochs=report.epoch, lease_until=moment + LEASE_SECONDS)
-            session.execute(
-                sa.insert(ReportTable).values(
-                    trial_id=lease.trial_id,
-                    epoch=report.epoch,
-                    value=report.value,
-                    metrics=_json_numbers(report.metrics),
-                    at=moment,
-                )
+        """Write what a trial says after an epoch; the answer says whether the study still runs.
+
+        The one write that happens at every epoch, so it is three bare statements.
+        """
+        with self.database.connection() as connection:
+            changed = connection.execute(
+                _REPORTED, {"trial": lease.trial_id, "held": lease.token, "done": report.epoch}
+            ).rowcount
+            if changed != 1:
+                raise _lost(lease)
+            metrics = _json_numbers(report.metrics)
+            connection.execute(
+                _NEW_REPORT,
+                {"trial_id": lease.trial_id, "epoch": report.epoch, "value": report.value, "metrics": metrics},
             )
-            state = session.scalar(sa.select(StudyTable.state).where(StudyTable.id == lease.study_id))
-            return state == RUNNING
+            return bool(connection.execute(_STATE, {"study": lease.study_id}).scalar() == RUNNING)
 
     def epochs_left(self, study_id: int) -> int | None:
         """How many epochs the study may still train, or None when they are not limited."""
@@ -324,6 +334,16 @@ class Store:
         """The trials of a study by number; with `known` (number → revision) only those that changed since."""
         with self.database.read() as session:
             return self._trials(session, study_id, known or {})
+
+    def owners(self, study_id: int) -> list[str]:
+        """Who works on the study's running trials."""
+        with self.database.read() as session:
+            owners = session.scalars(
+                sa.select(TrialTable.owner).where(
+                    TrialTable.study_id == study_id, TrialTable.state == TrialState.RUNNING
+                )
+            )
+            return sorted({owner for owner in owners if owner})
 
     def summary(self, study_id: int) -> Summary:
         """Counts and costs."""
@@ -555,6 +575,23 @@ class Store:
         ):
             values.setdefault(trial_id, {})[epoch] = value
         return [_trial(row, values.get(row.id, {})) for row in rows if row.id in wanted]
+
+
+_REPORTED = (
+    sa.update(TrialTable)
+    .where(
+        TrialTable.id == sa.bindparam("trial"),
+        TrialTable.token == sa.bindparam("held"),
+        TrialTable.state == TrialState.RUNNING,
+    )
+    .values(revision=TrialTable.revision + 1, epochs=sa.bindparam("done"), lease_until=now() + LEASE_SECONDS)
+)
+_NEW_REPORT = sa.insert(ReportTable).values(at=now())
+_STATE = sa.select(StudyTable.state).where(StudyTable.id == sa.bindparam("study"))
+
+
+def _lost(lease: Lease) -> LeaseLost:
+    return LeaseLost(f"trial {lease.trial.number} belongs to another worker now; this one's work on it is dropped")
 
 
 def _trial(row: TrialTable, values: Mapping[int, float]) -> Trial:

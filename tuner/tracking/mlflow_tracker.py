@@ -20,6 +20,7 @@ from mlflow.exceptions import MlflowException
 
 from tuner.errors import TrackingUnavailable
 from tuner.home import shown
+from tuner.tracking.local_store import create_local_store
 from tuner.trial import Objective, Trial, TrialState
 
 TrackedReport = tuple[int, float, Mapping[str, float | None]]
@@ -57,6 +58,7 @@ class MLflowTracker:
         self._parent = ""
         self._runs: dict[int, str] = {}
         with self._mapped():
+            create_local_store(uri, artifacts)
             self._client = mlflow.MlflowClient(tracking_uri=uri)
 
     def open(self, tags: Mapping[str, str], params: Mapping[str, Any], known_run: str | None = None) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
+import yaml
+from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 # What a trial needs nothing of, unless its study file asks for it.
@@ -34,8 +37,9 @@ class Built:
 class Blueprint(LightningCLI):
     """Builds modules, data and trainers from configurations exactly as `LightningCLI(run=False)` does.
 
-    The parser is made once (40 ms); a build then costs some 15 ms, most of it checking types.
-    Modules built so keep hyperparameters from which `load_from_checkpoint` rebuilds them.
+    The parsers are made once. The trainer has one of its own, because its forty arguments seldom change from trial to
+    trial and checking them would cost more than all the rest. Modules built so keep hyperparameters from which
+    `load_from_checkpoint` rebuilds them.
 
     Args:
         config: any valid configuration; it is parsed, not built.
@@ -44,8 +48,11 @@ class Blueprint(LightningCLI):
     def __init__(self, config: Mapping[str, Any]) -> None:
         quiet_lightning()
         self._building = False
+        self._trainer_parser = LightningArgumentParser(exit_on_error=False)
+        self._trainer_parser.add_lightning_class_args(L.Trainer, "trainer")
+        self._trainers: dict[str, tuple[Namespace, dict[str, Any]]] = {}
         super().__init__(
-            args=_parsable(config),
+            args=_without_trainer(config),
             run=False,
             save_config_callback=None,
             subclass_mode_model=True,
@@ -55,15 +62,32 @@ class Blueprint(LightningCLI):
             parser_kwargs={"exit_on_error": False},
         )
         self._building = True
+        self._parsed_trainer(config.get("trainer", {}))
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse a configuration; unlike the base class, never look at the program's own arguments."""
         self.config = parser.parse_object(args)
 
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Model and data; the trainer has a parser of its own."""
+        parser.add_lightning_class_args(self._model_class, "model", subclass_mode=True)
+        parser.add_lightning_class_args(self._datamodule_class, "data", subclass_mode=True, required=False)
+
     def instantiate_classes(self) -> None:
         """Build nothing at construction: only `build` does."""
         if self._building:
             super().instantiate_classes()
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """A trainer for the configuration at hand, with callbacks of its own."""
+        parsed, plain = self._parsed_trainer(self._asked_trainer)
+        has_classes = "class_path" in json.dumps(self._asked_trainer)
+        arguments = (
+            self._trainer_parser.instantiate_classes(parsed.clone())["trainer"].as_dict() if has_classes else plain
+        )
+        named = arguments.get("callbacks") or []
+        callbacks = [*(named if isinstance(named, list) else [named]), *self._callbacks]
+        return L.Trainer(**{**arguments, **kwargs, "callbacks": callbacks})
 
     def build(self, config: Mapping[str, Any], callbacks: list[L.Callback]) -> Built:
         """Seed everything, then build module, data and trainer.
@@ -72,22 +96,32 @@ class Blueprint(LightningCLI):
             config: `seed_everything`, `model`, `data` and `trainer` as LightningCLI reads them.
             callbacks: added to those that the configuration names.
         """
-        self.config = self.parser.parse_object(_parsable(config, LEAN_TRAINER))
+        self._asked_trainer = config.get("trainer", {})
+        self._callbacks = callbacks
+        self.config = self.parser.parse_object(_without_trainer(config))
         self.__dict__.pop("config_dump", None)  # LightningCLI's cache of the configuration before
-        self.trainer_defaults = {"callbacks": callbacks}
         self._set_seed()
         self.instantiate_classes()
         self._dump_config()
-        return Built(self.model, self.datamodule, self.trainer, self._complete(config))
+        return Built(self.model, self.datamodule, self.trainer, self._complete())
 
-    def _complete(self, config: Mapping[str, Any]) -> dict[str, Any]:
+    def _parsed_trainer(self, asked: Mapping[str, Any]) -> tuple[Namespace, dict[str, Any]]:
+        """The trainer's arguments, as the parser has them and as plain values; parsed once for equal ones."""
+        key = json.dumps(asked, sort_keys=True, default=repr)
+        if key not in self._trainers:
+            parsed = self._trainer_parser.parse_object({"trainer": {**LEAN_TRAINER, **copy.deepcopy(dict(asked))}})
+            dumped = yaml.safe_load(self._trainer_parser.dump(parsed, skip_none=False))["trainer"]
+            self._trainers[key] = (parsed, dumped)
+        return self._trainers[key]
+
+    def _complete(self) -> dict[str, Any]:
         """The configuration with complete init_args; of the trainer, only what was asked for."""
-        filled: dict[str, Any] = self.config_dump
-        asked = config.get("trainer", {})
+        filled: dict[str, Any] = copy.deepcopy(self.config_dump)
         complete = {"seed_everything": filled["seed_everything"], "model": filled["model"]}
         if filled.get("data") is not None:
             complete["data"] = filled["data"]
-        complete["trainer"] = {key: filled["trainer"][key] for key in asked}
+        _, plain = self._parsed_trainer(self._asked_trainer)
+        complete["trainer"] = {key: copy.deepcopy(plain[key]) for key in self._asked_trainer}
         return complete
 
 
@@ -97,7 +131,5 @@ def quiet_lightning() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _parsable(config: Mapping[str, Any], trainer: Mapping[str, Any] = {}) -> dict[str, Any]:
-    parsable = copy.deepcopy(dict(config))
-    parsable["trainer"] = {**trainer, **parsable.get("trainer", {})}
-    return parsable
+def _without_trainer(config: Mapping[str, Any]) -> dict[str, Any]:
+    return copy.deepcopy({key: value for key, value in config.items() if key != "trainer"})
