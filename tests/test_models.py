@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,15 @@ from tuner.training.blueprint import LEAN_TRAINER, quiet_lightning
 
 MODELS: list[type[Classifier]] = [MLP]
 every_model = pytest.mark.parametrize("model", MODELS)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """These networks are too small to share between threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def settings(**changed: Any) -> OptimiserSettings:
@@ -60,7 +70,7 @@ def fitted(model: L.LightningModule, data: L.LightningDataModule, **trainer: Any
     return made
 
 
-# ---- optimisers, step by step (§2) -------------------------------------------------------------------------------------
+# ---- optimisers, step by step (§2) ---------------------------------------------------------------------------------
 
 
 def test_gradient_descent_takes_steps_of_alpha_times_the_gradient() -> None:
@@ -116,7 +126,7 @@ def test_adam_s_epsilon_stands_under_the_fraction() -> None:
     assert descend([3.0], optimizer="adam", adam_eps=3.0) == pytest.approx([1.75])
 
 
-# ---- weight decay (§6) -------------------------------------------------------------------------------------------------
+# ---- weight decay (§6) ---------------------------------------------------------------------------------------------
 
 
 def test_weight_decay_shrinks_a_weight_by_alpha_times_its_strength() -> None:
@@ -167,7 +177,7 @@ def test_weight_decay_reaches_every_optimiser(optimizer: str) -> None:
     assert descend([1.0, 0.5, -2.0], optimizer=optimizer, weight_decay=0.2)[-1] != pytest.approx(without[-1])
 
 
-# ---- learning-rate decay (§3) ------------------------------------------------------------------------------------------
+# ---- learning-rate decay (§3) --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -242,7 +252,7 @@ def test_a_decay_outside_its_range_is_told(form: str, coefficient: float, said: 
         decay_factor(form, coefficient)
 
 
-# ---- normalisation (§5) ------------------------------------------------------------------------------------------------
+# ---- normalisation (§5) --------------------------------------------------------------------------------------------
 
 
 def normalised_by(norm: str, x: Tensor) -> Tensor:
@@ -290,7 +300,7 @@ def test_layer_normalisation_uses_each_sample_s_own_statistics_also_at_inference
     assert torch.allclose(layer(torch.tensor([[1.0, 2.0, 3.0], [50.0, -9.0, 0.0]]))[:1], alone)
 
 
-# ---- initialisation and activations (§4) ---------------------------------------------------------------------------------
+# ---- initialisation and activations (§4) ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["relu", "leaky_relu", "prelu"])
@@ -352,7 +362,7 @@ def test_the_steepest_slope_of_the_sigmoid_is_a_quarter_at_zero() -> None:
     assert x[x.grad.argmax()].item() == pytest.approx(0.0, abs=1e-4)
 
 
-# ---- the MLP (§7) ------------------------------------------------------------------------------------------------------
+# ---- the MLP (§7) --------------------------------------------------------------------------------------------------
 
 
 def test_an_mlp_is_affine_norm_activation_dropout_for_each_layer_and_a_linear_output() -> None:
@@ -431,7 +441,7 @@ def test_a_model_takes_the_optimiser_s_hyperparameters_by_their_documented_names
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.1, 0.0}
 
 
-# ---- what every classifier promises ------------------------------------------------------------------------------------
+# ---- what every classifier promises --------------------------------------------------------------------------------
 
 
 DOCUMENTED = {
@@ -566,6 +576,9 @@ def test_a_model_without_shapes_says_what_it_needs(model: type[Classifier]) -> N
 class Shapeless(L.LightningDataModule):
     def train_dataloader(self) -> TensorLoader:
         return TensorLoader((torch.randn(4, 64), torch.arange(4)), 2)
+
+    def val_dataloader(self) -> TensorLoader:
+        return self.train_dataloader()
 
 
 @every_model

@@ -143,7 +143,7 @@ def proposals(search: Search, trials: int) -> list[Any]:
     return [trial.params for trial in run(search, trials)]
 
 
-# ---- what every sampler promises ------------------------------------------------------------------------------------
+# ---- what every sampler promises -----------------------------------------------------------------------------------
 
 every_sampler = pytest.mark.parametrize("sampler", SAMPLERS)
 
@@ -299,7 +299,7 @@ def test_maximising_is_minimising_the_negative(sampler: str) -> None:
     assert distances(sampler, LOSS, 12) == pytest.approx(distances(sampler, ACCURACY, 12))
 
 
-# ---- trials that failed ---------------------------------------------------------------------------------------------
+# ---- trials that failed --------------------------------------------------------------------------------------------
 
 
 def memory(search: Search) -> list[optuna.trial.FrozenTrial]:
@@ -381,7 +381,7 @@ def test_a_region_where_trials_diverge_is_proposed_less_and_less(sampler: str) -
     assert sum(diverged[15:]) / 15 < 1 / 3, diverged
 
 
-# ---- stated priorities ----------------------------------------------------------------------------------------------
+# ---- stated priorities ---------------------------------------------------------------------------------------------
 
 RANKED: dict[str, Any] = {
     f"model.p{rank}": {"float": {"low": 0.0, "high": 1.0, "default": 0.5}, "priority": rank} for rank in (1, 2, 3, 5, 9)
@@ -519,7 +519,7 @@ def test_proposals_gather_around_the_best_so_far(direction: str, best: float) ->
     assert sum(abs(x - (1 - best)) < 0.05 for x in drawn) < near / 4
 
 
-# ---- the priority sampler as an ordinary Optuna sampler -------------------------------------------------------------
+# ---- the priority sampler as an ordinary Optuna sampler ------------------------------------------------------------
 
 
 class TestPrioritySamplerPassesOptunasOwnSuites(
@@ -617,7 +617,7 @@ def test_when_a_user_s_range_is_narrower_than_the_space_s_proposals_lie_in_the_u
         study.tell(trial, 1.0)
 
 
-# ---- pruners --------------------------------------------------------------------------------------------------------
+# ---- pruners -------------------------------------------------------------------------------------------------------
 
 SMALL = {"model.learning_rate": {"float": {"low": 0.0, "high": 1.0}}}
 
@@ -742,7 +742,7 @@ def test_a_trial_that_went_back_to_the_queue_no_longer_counts() -> None:
     assert [(t.state, t.value) for t in memory(search)] == [(OptunaState.COMPLETE, 5.0)]
 
 
-# ---- a space as Optuna sees it --------------------------------------------------------------------------------------
+# ---- a space as Optuna sees it -------------------------------------------------------------------------------------
 
 
 def test_each_kind_becomes_its_optuna_distribution() -> None:
@@ -787,7 +787,7 @@ def test_a_search_space_with_problems_is_an_error_that_lists_them(wrong: Any) ->
     assert len(caught.value.problems) == 1
 
 
-# ---- the copy for Optuna's tools ------------------------------------------------------------------------------------
+# ---- the copy for Optuna's tools -----------------------------------------------------------------------------------
 
 
 @pytest.fixture

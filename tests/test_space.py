@@ -49,7 +49,7 @@ def in_file(text: str) -> tuple[Space | None, list[str]]:
     return space, [f"{p.path}: {p.message}" for p in problems]
 
 
-# ---- each kind -------------------------------------------------------------------------------------------------
+# ---- each kind -----------------------------------------------------------------------------------------------------
 
 
 def test_a_float_has_bounds_a_scale_and_a_default() -> None:
