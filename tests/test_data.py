@@ -14,7 +14,6 @@ from tuner.data import Digits, InMemory, TensorLoader
 from tuner.data.digits import _digits
 from tuner.data.in_memory import Splits, standardise, stratified
 
-
 GOLDEN = "0e85747eaadadff9a73a8d96d44f4cdf75ddd2df89b4498bb958fb0e65059abf"
 """The fingerprint of splits_of(1.0, 2.0): stored fingerprints are compared with new ones."""
 

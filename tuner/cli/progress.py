@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
@@ -135,6 +135,10 @@ class Panelled(Progress):
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim", justify="right")
         table.add_column()
+        budget = row.document["search"]["trials"]
+        if budget:
+            done = sum(summary.count(s) for s in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED))
+            table.add_row(f"{done} of {budget}", ProgressBar(total=budget, completed=done))
         table.add_row("trials", _counts(summary))
         if best is not None:
             metric = row.document["objective"]["metric"]
@@ -155,12 +159,7 @@ class Panelled(Progress):
         failed = [t for t in self._trials.values() if t.state is TrialState.FAILED]
         if failed:
             table.add_row("failed", Text(f"trial {failed[-1].number}: {failed[-1].outcome.reason}", style="red"))
-        budget = row.document["search"]["trials"]
-        parts: list[Table | ProgressBar] = [table]
-        if budget:
-            done = sum(summary.count(s) for s in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED))
-            parts.insert(0, ProgressBar(total=budget, completed=done))
-        self._live.update(Panel(Group(*parts), title=f"[bold]{row.name}", subtitle="Ctrl-C stops and saves"))
+        self._live.update(Panel(table, title=f"[bold]{row.name}", subtitle="Ctrl-C stops and saves"))
 
 
 def searching(row: StudyRow, summary: Summary) -> str | None:

@@ -6,7 +6,6 @@ the courier tries again, less and less often, and the next one to run the study 
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
@@ -143,7 +142,7 @@ class Route:
 
     def _bring_to_mlflow(self, *, last: bool) -> None:
         tracker = self._tracker or self._open()
-        sent: dict[int, tuple[int, str]] = {}
+        sent: dict[int, tuple[int, str | None]] = {}
         try:
             for item in self._store.untracked(self._row.id):
                 run = tracker.write(item.trial, item.reports, item.run_id)
@@ -160,7 +159,7 @@ class Route:
 
         spec, row = self._spec, self._row
         tracker = MLflowTracker(self._home.tracking, self._home.artifacts, spec.study, spec.goal)
-        tags = {"tuner.sampler": spec.search.sampler, "tuner.pruner": spec.search.pruner}
+        tags = {"mlflow.source.name": "tuner", "tuner.sampler": spec.search.sampler, "tuner.pruner": spec.search.pruner}
         params = {
             "model": spec.model.class_path,
             "data": spec.data.class_path if spec.data else "",
@@ -191,7 +190,7 @@ class Route:
     def _tell_how_it_stands(self, tracker: MLflowTracker) -> None:
         row = self._store.study(self._row.name)
         summary = self._store.summary(row.id)
-        tags = {"tuner.state": row.state, "tuner.facts": json.dumps(row.facts)}
+        tags = {"tuner.state": row.state}
         tags |= {f"tuner.version.{name}": number for name, number in row.facts.get("versions", {}).items()}
         if row.facts.get("git_commit"):
             tags["mlflow.source.git.commit"] = row.facts["git_commit"]

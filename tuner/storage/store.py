@@ -398,7 +398,7 @@ class Store:
                 .where(
                     TrialTable.study_id == study_id,
                     TrialTable.params.is_not(None),
-                    TrialTable.attempt > 0,
+                    TrialTable.token > 0,
                     TrialTable.revision != TrialTable.tracked_revision,
                 )
                 .order_by(TrialTable.number)
@@ -414,7 +414,7 @@ class Store:
                 found.append(Untracked(trial, [(r.epoch, r.at, r.metrics) for r in reports], row.run_id))
             return found
 
-    def mark_tracked(self, study_id: int, runs: Mapping[int, tuple[int, str]]) -> None:
+    def mark_tracked(self, study_id: int, runs: Mapping[int, tuple[int, str | None]]) -> None:
         """Remember what MLflow has seen: by trial number, up to which revision and in which run."""
         with self.database.write() as session:
             for number, (revision, run_id) in runs.items():
@@ -431,7 +431,7 @@ class Store:
                 sa.select(sa.func.count()).where(
                     TrialTable.study_id == study_id,
                     TrialTable.params.is_not(None),
-                    TrialTable.attempt > 0,
+                    TrialTable.token > 0,
                     TrialTable.revision != TrialTable.tracked_revision,
                 )
             ).scalar_one()

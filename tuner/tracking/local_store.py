@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -28,6 +29,7 @@ def create_local_store(uri: str, artifacts: Path) -> None:
         unfinished = path.with_name(f"{path.name}.part")
         unfinished.unlink(missing_ok=True)
         artifacts.mkdir(parents=True, exist_ok=True)
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it tells that it makes tables
         store = SqlAlchemyStore(f"{_SCHEME}{unfinished}", artifacts.as_uri())  # type: ignore[no-untyped-call]
         store.engine.dispose()
         unfinished.replace(path)

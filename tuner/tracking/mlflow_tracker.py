@@ -27,14 +27,12 @@ TrackedReport = tuple[int, float, Mapping[str, float | None]]
 """Epoch, seconds since 1970, metrics."""
 
 _STATUS = {
-    TrialState.WAITING: RunStatus.SCHEDULED,
-    TrialState.RUNNING: RunStatus.RUNNING,
     TrialState.COMPLETE: RunStatus.FINISHED,
     TrialState.PRUNED: RunStatus.KILLED,
     TrialState.FAILED: RunStatus.FAILED,
 }
 _MAX_PARAM, _MAX_TAG, _BATCH = 6000, 8000, 1000
-PARENT, STUDY, NUMBER = "mlflow.parentRunId", "tuner.study", "tuner.trial"
+PARENT, STUDY, NUMBER, TOKEN = "mlflow.parentRunId", "tuner.study", "tuner.trial", "tuner.token"
 
 
 class MLflowTracker:
@@ -57,6 +55,7 @@ class MLflowTracker:
         self._experiment = ""
         self._parent = ""
         self._runs: dict[int, str] = {}
+        self._tokens: dict[str, str] = {}  # by run: the token of the attempt whose metrics it holds
         with self._mapped():
             create_local_store(uri, artifacts)
             self._client = mlflow.MlflowClient(tracking_uri=uri)
@@ -76,12 +75,25 @@ class MLflowTracker:
             self._client.log_batch(parent, tags=[RunTag(key, value[:_MAX_TAG]) for key, value in tags.items()])
             for run in self._children():
                 self._runs.setdefault(int(run.data.tags[NUMBER]), run.info.run_id)
+                self._tokens[run.info.run_id] = run.data.tags[TOKEN]
             return parent
 
-    def write(self, trial: Trial, reports: Sequence[TrackedReport], known_run: str | None) -> str:
-        """Bring one trial up to date; return its run's id."""
+    def write(self, trial: Trial, reports: Sequence[TrackedReport], known_run: str | None) -> str | None:
+        """Bring one trial up to date; return its run's id, or None when it has none.
+
+        A trial that went back to the queue is KILLED until somebody takes it again; then it gets a new run, because
+        metrics cannot be taken back from the old one, which is deleted.
+        """
         with self._mapped():
             run = known_run or self._runs.get(trial.number)
+            if trial.state is TrialState.WAITING:
+                if run is not None:
+                    self._log(run, [], {"tuner.state": trial.state.value, "tuner.reason": "back in the queue"})
+                    self._client.set_terminated(run, "KILLED")
+                return run
+            if run is not None and self._tokens.get(run) != str(trial.token):
+                self._client.delete_run(run)
+                run = None
             if run is None:
                 run = self._create_child(trial)
             self._runs[trial.number] = run
@@ -142,7 +154,9 @@ class MLflowTracker:
         local = self.uri.startswith(("sqlite:", "postgresql", "mysql", "file:")) or "://" not in self.uri
         location = self._artifacts.as_uri() + "/" + self.study if local else None
         try:
-            return str(self._client.create_experiment(self.study, artifact_location=location))
+            # The kind makes MLflow's UI show charts of training runs first, not traces of language models.
+            kind = {"mlflow.experimentKind": "custom_model_development"}
+            return str(self._client.create_experiment(self.study, artifact_location=location, tags=kind))
         except MlflowException as error:
             found = self._client.get_experiment_by_name(self.study)
             if found is None or error.error_code != "RESOURCE_ALREADY_EXISTS":
@@ -185,10 +199,12 @@ class MLflowTracker:
                 PARENT: above,
                 STUDY: self.study,
                 NUMBER: str(trial.number),
+                TOKEN: str(trial.token),
                 "tuner.kind": "trial" if trial.confirms is None else "confirmation",
                 "tuner.objective": f"{self.objective.direction} {self.objective.metric}",
             },
         ).info.run_id
+        self._tokens[str(run)] = str(trial.token)
         self._log_params(str(run), {**(trial.params or {}), "seed_everything": trial.seed})
         return str(run)
 
