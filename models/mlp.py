@@ -10,7 +10,7 @@ from torch import nn
 from tuner.models.classifier import Classifier
 from tuner.models.layers.activations import ACTIVATIONS, initialise
 from tuner.models.layers.activations import activation as build_activation
-from tuner.models.layers.lookup import lookup
+from tuner.models.layers.lookup import check_range, lookup
 from tuner.models.layers.normalisation import NORMS_1D, norm_1d
 from tuner.models.optimisation import OPTIMIZERS, decay_factor
 
@@ -65,6 +65,13 @@ class MLP(Classifier):
             raise ValueError(
                 f"hidden_units must be at least 1 and depth at least 0, but got {hidden_units=}, {depth=}."
             )
+        check_range("dropout", dropout, 0, 1)
+        check_range("learning_rate", learning_rate, 0, low_included=False)
+        check_range("momentum", momentum, 0, 1)
+        check_range("weight_decay", weight_decay, 0)
+        check_range("adam_beta1", adam_beta1, 0, 1)
+        check_range("adam_beta2", adam_beta2, 0, 1)
+        check_range("adam_eps", adam_eps, 0, low_included=False)
         lookup(ACTIVATIONS, activation, "activation")
         lookup(NORMS_1D, norm, "norm")
         lookup(OPTIMIZERS, optimizer, "optimizer")

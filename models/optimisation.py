@@ -82,7 +82,9 @@ def decay_factor(form: str, coefficient: float) -> Callable[[int], float] | None
     factor = lookup(DECAYS, form, "lr_schedule")
     if form == "none" or (form == "inverse" and coefficient == 0):
         return None
-    if coefficient < 0 or (form in ("exponential", "step") and not 0 < coefficient <= 1):
-        allowed = "above 0 and at most 1" if form in ("exponential", "step") else "at least 0"
+    above_zero = form != "inverse"
+    at_most_one = form in ("exponential", "step")
+    if coefficient < 0 or (above_zero and coefficient == 0) or (at_most_one and coefficient > 1):
+        allowed = ("above 0" if above_zero else "at least 0") + (" and at most 1" if at_most_one else "")
         raise ValueError(f"lr_decay must be {allowed} for lr_schedule {form!r}, but got {coefficient}.")
     return lambda t: factor(coefficient, t)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tuner.best.choose import Chosen, choose, confirmations, leading
-from tuner.trial import Objective, Trial, TrialResult, TrialState
+from tuner.trial import Objective, Trial, TrialResult, TrialState, trial_seed
 
 LOSS, ACCURACY = Objective("val_loss"), Objective("val_acc", "maximize")
 SEED = 7
@@ -128,7 +128,7 @@ def test_nothing_is_confirmed_without_seeds() -> None:
 
 def test_the_seeds_are_new_different_from_each_other_and_the_same_whoever_asks() -> None:
     trials = [trial(number, number / 8) for number in range(100)]
-    known = {t.seed for t in trials}
+    known = {trial_seed(SEED, number) for number in range(100)}  # the seeds that the proposals were trained with
     confirm_all(trials, LOSS, 5, lambda *_: 0.5)
     new = [t.seed for t in trials if t.confirms == 0]
     assert len(set(new)) == len(new) == 5
@@ -271,3 +271,10 @@ def test_one_seed_has_a_mean_and_no_deviation_and_none_has_neither() -> None:
     one, none = Chosen(trial(0, 1.0), ((11, 2.0),)), Chosen(trial(0, 1.0))
     assert (one.mean, one.deviation) == (2.0, None)
     assert (none.mean, none.deviation) == (None, None)
+
+
+def test_the_confirming_runs_are_told_in_words() -> None:
+    three = Chosen(trial(0, 1.0), ((11, 2.0), (12, 4.0), (13, 9.0)))
+    assert three.confirmed == "; confirmed 5 ± 3.6 over 3 new seeds"
+    assert Chosen(trial(0, 1.0), ((11, 0.25),)).confirmed == "; confirmed 0.25 over 1 new seed"
+    assert Chosen(trial(0, 1.0)).confirmed == ""

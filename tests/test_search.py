@@ -80,8 +80,6 @@ def search_of(
     objective: Objective = LOSS,
     epochs: int = EPOCHS,
 ) -> Search:
-    if sampler == "cmaes":
-        pytest.importorskip("cmaes")
     return Search(space if isinstance(space, Space) else space_of(space), objective, sampler, pruner, seed, epochs)
 
 
@@ -198,8 +196,9 @@ def test_nothing_is_proposed_twice_while_there_is_something_new(sampler: str) ->
     assert len(set(tried)) == len(tried)
 
 
+# cmaes keeps its state in Optuna's trials, and begins again after a restart (docs/decisions/0001).
 @pytest.mark.parametrize("pruner", ["median", "hyperband"])
-@every_sampler
+@pytest.mark.parametrize("sampler", sorted(set(SAMPLERS) - {"cmaes"}))
 def test_a_search_rebuilt_half_way_proposes_what_an_uninterrupted_one_does(sampler: str, pruner: str) -> None:
     def search() -> Search:
         return search_of(sampler=sampler, pruner=pruner, seed=5)
@@ -663,7 +662,7 @@ def test_the_best_trial_is_never_pruned(pruner: str, objective: Objective, best:
     assert best not in pruned
 
 
-@pytest.mark.parametrize("pruner", set(PRUNERS) - {"none", "patience"})
+@pytest.mark.parametrize("pruner", sorted(set(PRUNERS) - {"none", "patience"}))
 @pytest.mark.parametrize("objective", [LOSS, ACCURACY])
 def test_hopeless_trials_are_pruned_before_their_end(pruner: str, objective: Objective) -> None:
     sign = 1 if objective is LOSS else -1

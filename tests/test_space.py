@@ -589,6 +589,11 @@ def test_a_merged_key_may_be_overridden() -> None:
     )
 
 
+def test_two_merges_into_one_mapping_are_no_key_given_twice() -> None:
+    text = "a: &a {x: 1}\nb: &b {y: 2}\nc:\n  <<: *a\n  <<: *b\n"
+    assert read_yaml(text) == ({"a": {"x": 1}, "b": {"y": 2}, "c": {"x": 1, "y": 2}}, [])
+
+
 @pytest.mark.parametrize(
     ("text", "where"),
     [("a: [1, 2\nb: 3", "line 2, column"), ("a: b: c", "line 1, column 5"), ("a: !!python/object:x.Y {}", "line 1")],

@@ -502,11 +502,10 @@ def test_a_model_that_cannot_be_had_is_told(study: dict[str, Any], others: str, 
 
 
 @pytest.mark.parametrize("class_path", ["tuner.errors.models.MLP", "tuner..MLP", ".models.MLP"])
-def test_a_path_that_leads_through_no_package_is_told_as_a_missing_module(
-    study: dict[str, Any], class_path: str
-) -> None:
+def test_a_path_that_leads_through_no_package_is_told(study: dict[str, Any], class_path: str) -> None:
     study["model"] = {"class_path": class_path}
-    assert told(study, classes=True, path="model.class_path")["model.class_path"].startswith("no module ")
+    message = told(study, classes=True, path="model.class_path")["model.class_path"]
+    assert message.startswith(("no module ", "must be package.module.Class"))
 
 
 def test_data_must_be_a_data_module(study: dict[str, Any]) -> None:
@@ -631,7 +630,9 @@ def with_junk(study: dict[str, Any], path: str, junk: Any) -> dict[str, Any]:
 def test_a_part_of_a_wrong_kind_is_told_and_never_a_crash(study: dict[str, Any], path: str, junk: Any) -> None:
     with pytest.raises(SpecError) as caught:
         read_study(with_junk(study, path, junk), inspect=inspect)
-    assert any(problem.path.startswith(path) for problem in caught.value.problems)
+    # `data: null` is no data at all, which is allowed until the space wants to set something on it.
+    paths = [problem.path.removeprefix("space.") for problem in caught.value.problems]
+    assert any(found.startswith(path) for found in paths)
 
 
 @pytest.mark.parametrize("junk", [None, 3, ["a"]], ids=repr)

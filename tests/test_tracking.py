@@ -214,11 +214,44 @@ def test_a_trial_that_was_started_again_says_how_often(server: Server, study: st
 def test_a_trial_that_waits_again_is_no_longer_called_running(
     server: Server, study: str, tracker: MLflowTracker
 ) -> None:
-    run_id = tracker.write(trial(0), reports(0.5), None)
-    tracker.write(trial(0, state=TrialState.WAITING), [], run_id)
+    run_id = tracker.write(trial(0, token=1), reports(0.5), None)
+    assert tracker.write(trial(0, token=2, state=TrialState.WAITING), [], run_id) == run_id
     run = server.children(study)[0]
     assert run.data.tags["tuner.state"] == "waiting"
-    assert run.info.status == "SCHEDULED"
+    assert run.info.status == "KILLED"
+
+
+def test_a_trial_that_waits_before_it_ever_ran_has_no_run(server: Server, study: str, tracker: MLflowTracker) -> None:
+    assert tracker.write(trial(0, state=TrialState.WAITING), [], None) is None
+    assert server.children(study) == {}
+
+
+@pytest.mark.parametrize("who", ["the same tracker", "another tracker"])
+def test_a_trial_that_starts_again_has_one_run_with_the_metrics_of_that_start_only(
+    server: Server, study: str, tracker: MLflowTracker, who: str
+) -> None:
+    first = tracker.write(trial(0, token=1), reports(0.875, 0.75), None)
+    if who == "another tracker":
+        tracker = server.tracker(study)
+        tracker.open({}, {})
+    second = tracker.write(trial(0, complete(), token=3), reports(0.5), first)
+    run = server.children(study)[0]
+    assert run.info.run_id == second
+    assert [value for _, _, value in server.history(run, "val_loss")] == [0.5]
+
+
+@pytest.mark.parametrize("who", ["the same tracker", "another tracker"])
+def test_a_new_start_that_could_not_be_remembered_is_found_again(
+    server: Server, study: str, tracker: MLflowTracker, who: str
+) -> None:
+    """The courier died after it had made the new run and before the storage knew of it."""
+    first = tracker.write(trial(0, token=1), reports(0.875), None)
+    second = tracker.write(trial(0, complete(), token=3), reports(0.5), first)
+    if who == "another tracker":
+        tracker = server.tracker(study)
+        tracker.open({}, {})
+    assert tracker.write(trial(0, complete(), token=3), reports(0.5), first) == second
+    assert server.children(study)[0].info.run_id == second
 
 
 def test_a_confirming_run_is_a_child_of_the_run_that_it_confirms(
@@ -324,7 +357,11 @@ def test_metrics_that_are_not_finite_are_left_out(server: Server, study: str, tr
     assert not {"grad", "norm", "z", "best_norm"} & set(metrics)
 
 
-def test_long_values_are_cut_rather_than_refused(server: Server, study: str, tracker: MLflowTracker) -> None:
+@pytest.mark.parametrize("mlflow_cuts", ["true", "false"])
+def test_long_values_are_cut_rather_than_refused(
+    server: Server, study: str, tracker: MLflowTracker, mlflow_cuts: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRUNCATE_LONG_VALUES", mlflow_cuts)
     long = "ä" + "x" * 20_000
     result = TrialResult(TrialState.FAILED, reason=long, detail=long)
     tracker.write(trial(0, result, params={"model.widths": long}), [], None)

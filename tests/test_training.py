@@ -201,6 +201,14 @@ def test_the_checkpoint_rebuilds_the_module_from_its_hyperparameters_without_unp
         assert float(torch.nn.functional.cross_entropy(module.layers(x), y)) == result.value
 
 
+def test_the_checkpoint_holds_weights_and_hyperparameters_and_no_state_of_the_training(tmp_path: Path) -> None:
+    path = tmp_path / "best.ckpt"
+    train(net(), keep=path)
+    loaded = torch.load(path, weights_only=True)
+    assert {"state_dict", "hyper_parameters"} <= set(loaded)
+    assert not {"optimizer_states", "lr_schedulers", "callbacks"} & set(loaded)
+
+
 def test_a_module_whose_state_is_not_only_tensors_is_trained_and_saved(tmp_path: Path) -> None:
     path = tmp_path / "best.ckpt"
     result = train(config(0.75, 0.25, 0.5, class_path="scripted.Remembering"), keep=path)

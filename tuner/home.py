@@ -39,7 +39,8 @@ def alone(path: Path) -> Iterator[None]:
 
 def shown(url: str) -> str:
     """Return `url` as it may be printed or logged: without its password."""
-    return re.sub(r"(://[^:/@\s]*):[^/\s]*@", r"\1:***@", url)
+    url = re.sub(r"(:/+[^:/\s]*):[^\s?]*?(@)(?=[^@\s]*(?:\s|$))", r"\1:***\2", url)
+    return re.sub(r"(?i)((?:password|passwd|pwd|token)=)[^&\s]*", r"\1***", url)
 
 
 @dataclass(frozen=True)

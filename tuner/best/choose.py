@@ -37,6 +37,14 @@ class Chosen:
         """Standard deviation over the confirming seeds, or None with fewer than two."""
         return statistics.stdev(value for _, value in self.seeds) if len(self.seeds) > 1 else None
 
+    @property
+    def confirmed(self) -> str:
+        """In words what the confirming seeds say; nothing without any."""
+        if self.mean is None:
+            return ""
+        spread = f" ± {self.deviation:.2g}" if self.deviation is not None else ""
+        return f"; confirmed {self.mean:.4g}{spread} over {len(self.seeds)} new seed{'s' * (len(self.seeds) > 1)}"
+
 
 def leading(trials: Iterable[Trial], objective: Objective, count: int = CONTENDERS) -> list[Trial]:
     """The best complete proposals of the search, best first."""

@@ -135,27 +135,31 @@ def _work(name: str | None, as_json: bool, quiet: bool, **what: Any) -> None:
     from tuner.engine import run as run_study
 
     home = Home.from_environment()
+    result: StudyResult | None = None
     with progress(quiet=quiet, as_json=as_json) as shown:
         try:
             result = run_study(**what, home=home, watch=shown.watch)
         except KeyboardInterrupt:
-            interrupted = name or shown.study
+            pass
         except StudyStopped:
             if as_json and shown.study:
                 _print_json(_result(shown.study, home))
             raise
-        else:
-            interrupted = None
-    if interrupted is not None:
-        if as_json:
-            _print_json(_result(interrupted, home))
-        typer.echo(f"Interrupted; the state is saved. Go on with: tuner resume {interrupted}", err=True)
-        raise typer.Exit(INTERRUPTED)
     if result is None:
+        _say_interrupted(name or shown.study, home, as_json)
         raise typer.Exit(INTERRUPTED)
     _print_result(result, as_json)
     tried = sum(result.trials.values())
     raise typer.Exit(1 if tried and result.best is None else 0)
+
+
+def _say_interrupted(name: str | None, home: Home, as_json: bool) -> None:
+    if name is None:
+        typer.echo("Interrupted before anything had run.", err=True)
+        return
+    if as_json:
+        _print_json(_result(name, home))
+    typer.echo(f"Interrupted; the state is saved. Go on with: tuner resume {name}", err=True)
 
 
 def _only_local(engine: Engine) -> None:

@@ -155,12 +155,10 @@ def _headline(result: StudyResult) -> Text:
 
 
 def _best_line(best: Best, chosen: Chosen) -> Text:
-    from tuner.service.courier import confirmed
-
     others = [f"{name} {value:.4g}" for name, value in best.metrics.items() if name.startswith("val_")]
     text = Text("best: ", style="bold green")
     text.append(f"{best.value:.6g} in trial {best.trial}", style="bold green")
-    text.append(f" ({', '.join(others)}){confirmed(chosen)}", style="not bold default")
+    text.append(f" ({', '.join(others)}){chosen.confirmed}", style="not bold default")
     return text
 
 

@@ -45,8 +45,8 @@ class InMemory(L.LightningDataModule):
 
     def __init__(self, batch_size: int | str) -> None:
         super().__init__()
-        if isinstance(batch_size, str) and batch_size != "full":
-            raise ValueError(f"batch_size must be a whole number or 'full', but got {batch_size!r}.")
+        if batch_size != "full" and (isinstance(batch_size, str) or batch_size < 1):
+            raise ValueError(f"batch_size must be a whole number or 'full', and at least 1, but got {batch_size!r}.")
         self.batch_size = batch_size
 
     @abstractmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -24,6 +25,8 @@ from tuner.service.result import StudyResult, result_of
 from tuner.spec import StudySpec, read_study
 from tuner.storage import Store
 from tuner.storage.store import STOPPED
+
+log = logging.getLogger("tuner")
 
 STOP_SECONDS = 10.0
 LOOK_SECONDS = 0.5
@@ -68,6 +71,8 @@ def run(
     with open_storage(home, create=not resume) as store:
         if resume:
             spec = spec_of(store.study(str(study)), dict(_budgets(overrides)))
+        for warning in spec.warnings():
+            log.warning(warning)
         enter(store, spec)
         if crew is None:
             return _run_here(spec, store, home)
@@ -117,7 +122,8 @@ def _run_crew(spec: StudySpec, store: Store, home: Home, crew: Crew, workers: in
         with _on_interrupt(_raise_interrupt):
             _watch(spec.study, store, crew, running, threads, watch)
     except KeyboardInterrupt:
-        store.set_state(row.id, STOPPED)
+        if courier.in_charge:  # another terminal may be running the same study, and goes on
+            store.set_state(row.id, STOPPED)
         raise
     finally:
         _stop(running)
@@ -137,7 +143,7 @@ def _threads(workers: int) -> int:
 def _watch(study: str, store: Store, crew: Crew, running: dict[int, BaseProcess], threads: int, watch: Watch) -> None:
     """Watch until every worker has ended by itself; start those again that died."""
     row = store.study(study)
-    restarts = 0
+    restarts = finished = 0
     while running:
         wait([worker.sentinel for worker in running.values()], timeout=LOOK_SECONDS)
         watch(store, study)
@@ -150,7 +156,8 @@ def _watch(study: str, store: Store, crew: Crew, running: dict[int, BaseProcess]
                 raise StudyStopped(store.study(study).reason or crew.last_words(study, index))
             if worker.exitcode:
                 store.reclaim(row.id, gone)
-                restarts += 1
+                done = sum(trial.state.finished for trial in store.trials(row.id))
+                restarts, finished = (restarts + 1 if done == finished else 1), done
                 if restarts > MAX_RESTARTS:
                     raise StudyStopped(
                         f"workers keep dying (exit code {worker.exitcode}): {crew.last_words(study, index)}"

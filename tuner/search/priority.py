@@ -78,26 +78,27 @@ class PrioritySampler(BaseSampler):
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Nothing: every parameter is proposed on its own, from a base that the whole trial shares."""
+        if len(study.directions) > 1:
+            raise ValueError("PrioritySampler takes one objective. For several, use optuna.samplers.TPESampler.")
         return {}
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Nothing is sampled together."""
-        return {}
+        """Propose the parameters that are asked for together, each as `sample_independent` would."""
+        return {name: self.sample_independent(study, trial, name, values) for name, values in search_space.items()}
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """Propose one parameter's value."""
+        self.infer_relative_search_space(study, trial)
         ranked = self._best_first(study)
         number = trial.number if self._number is None else self._number
-        default = self.defaults.get(param_name)
-        if default is not None and number == 0:
-            return default
+        default = self._fitting(self.defaults.get(param_name), param_distribution)
         if default is not None and number <= len(_SWEEP):
-            step = _SWEEP[number - 1] if self.priorities.get(param_name) == 1 else 0.0
-            return self._shift(param_name, param_distribution, default, step) if step else default
+            swept = number > 0 and self.priorities.get(param_name, UNRANKED) == self._first_rank()
+            return self._step(param_name, param_distribution, default, number) if swept else default
 
         whole = np.random.default_rng([self._seed, number])  # the same for every parameter of the trial
         own = np.random.default_rng([self._seed, number, zlib.crc32(param_name.encode())])
@@ -106,17 +107,41 @@ class PrioritySampler(BaseSampler):
         leader = leaders[int(whole.integers(len(leaders)))] if leaders else None
         base = default
         if manner == "mutate" and leader is not None:
-            base = leader.params.get(param_name, default)
+            base = self._fitting(leader.params.get(param_name, default), param_distribution)
         opening = self.opening(param_name, len(ranked))
         if base is None or (manner == "anywhere" and own.random() < max(opening, 0.5)):
             return self._draw(param_name, param_distribution, own)
         if own.random() > opening:
             return base
-        rank = self.priorities.get(param_name, UNRANKED)
-        width = 0.12 if manner == "mutate" else min(0.5, 0.3 / np.sqrt(rank) * (1 + len(ranked) / 30))
         if not self._ordered(param_name, param_distribution):
             return self._draw(param_name, param_distribution, own)
+        rank = self.priorities.get(param_name, UNRANKED)
+        width = 0.12 if manner == "mutate" else min(0.5, 0.3 / np.sqrt(rank) * (1 + len(ranked) / 30))
         return self._shift(param_name, param_distribution, base, float(own.normal(0.0, width)))
+
+    def _first_rank(self) -> int:
+        """The priority that is searched first, among the parameters that have a default to step from."""
+        return min((self.priorities.get(name, UNRANKED) for name in self.defaults), default=UNRANKED)
+
+    @staticmethod
+    def _fitting(value: Any, distribution: BaseDistribution) -> Any:
+        """The value, if the distribution can take it; None otherwise."""
+        try:
+            fits = value is not None and distribution._contains(distribution.to_internal_repr(value))
+        except ValueError:  # not one of the choices
+            fits = False
+        return value if fits else None
+
+    def _step(self, name: str, distribution: BaseDistribution, default: Any, number: int) -> Any:
+        """The first steps up and down from a default: four different values, wherever in its range it lies."""
+        if isinstance(distribution, CategoricalDistribution):
+            start = distribution.choices.index(default)
+            return distribution.choices[(start + number) % len(distribution.choices)]
+        step = _SWEEP[number - 1]
+        unit = self._range(name, distribution).to_unit(default)
+        if not 0 <= unit + step <= 1:
+            step *= -1.5  # inwards, and not onto the step that goes there anyway
+        return self._shift(name, distribution, default, step)
 
     @staticmethod
     def _best_first(study: optuna.Study) -> Sequence[FrozenTrial]:
@@ -131,7 +156,7 @@ class PrioritySampler(BaseSampler):
     def _draw(self, name: str, distribution: BaseDistribution, rng: np.random.Generator) -> Any:
         if isinstance(distribution, CategoricalDistribution):
             return distribution.choices[rng.integers(len(distribution.choices))]
-        return self._range(name, distribution).from_unit(float(rng.random()))
+        return _on_grid(self._range(name, distribution).from_unit(float(rng.random())), distribution)
 
     def _shift(self, name: str, distribution: BaseDistribution, value: Any, step: float) -> Any:
         """The value one step away on the unit scale, reflected at the ends; a choice moves at least one cell."""
@@ -144,19 +169,29 @@ class PrioritySampler(BaseSampler):
             return distribution.choices[min(max(index, 0), count - 1)]
         values = self._range(name, distribution)
         unit = values.to_unit(value) + step
-        return values.from_unit(-unit if unit < 0 else 2 - unit if unit > 1 else unit)
+        return _on_grid(values.from_unit(-unit if unit < 0 else 2 - unit if unit > 1 else unit), distribution)
 
     def _range(self, name: str, distribution: BaseDistribution) -> FloatRange | IntRange:
+        """The distribution's range, on the scale that the space states or, without one, the distribution's."""
         own = self._ranges.get(name)
-        if own is not None and not isinstance(own, Choice):
-            return own
+        scale = own.scale if isinstance(own, FloatRange | IntRange) else "linear"
+        if isinstance(distribution, IntDistribution | FloatDistribution) and distribution.log:
+            scale = "log"
         if isinstance(distribution, IntDistribution):
             whole = IntRange.model_construct(low=distribution.low, high=distribution.high, step=distribution.step)
-            return whole.model_copy(update={"scale": "log"}) if distribution.log else whole
+            return whole.model_copy(update={"scale": scale})
         if isinstance(distribution, FloatDistribution):
             real = FloatRange.model_construct(low=distribution.low, high=distribution.high)
-            return real.model_copy(update={"scale": "log"}) if distribution.log else real
+            return real.model_copy(update={"scale": scale})
         raise TypeError(f"{name} has a distribution of an unknown kind: {distribution!r}")
+
+
+def _on_grid(value: Any, distribution: BaseDistribution) -> Any:
+    """The nearest value that a float distribution with a step can take."""
+    if not isinstance(distribution, FloatDistribution) or distribution.step is None:
+        return value
+    steps = round((value - distribution.low) / distribution.step)
+    return float(min(distribution.low + steps * distribution.step, distribution.high))
 
 
 def open_priorities(priorities: Mapping[str, int], names: Sequence[str], trials: int) -> str:

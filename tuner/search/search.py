@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState as OptunaState
 
-from tuner.search.pruners import PRUNERS
+from tuner.search.pruners import PRUNERS, NumberedHyperbandPruner
 from tuner.search.samplers import SAMPLERS
 from tuner.search.search_space import bend, distribution, straight_distribution, straighten
 from tuner.space import Space
@@ -20,7 +20,8 @@ from tuner.trial import Objective, Trial, TrialState
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 _ATTEMPTS = 10
-"""How often a proposal that equals an earlier trial is drawn again."""
+_ANOTHER = 10_007
+"""A proposal that equals an earlier trial is drawn again, as that of a number this much higher, up to ten times."""
 
 
 class Search:
@@ -62,7 +63,7 @@ class Search:
     def propose(self, number: int) -> dict[str, Any]:
         """Propose the values of trial `number`, only those of parameters that apply; if it can, ones not tried yet."""
         for attempt in range(_ATTEMPTS):
-            trial, params = self._ask(number, self._seed + attempt * 2**32)
+            trial, params = self._ask(number, number + attempt * _ANOTHER)
             if _identity(params) not in self._tried or attempt == _ATTEMPTS - 1:
                 break
             self._study.tell(trial, state=OptunaState.FAIL)
@@ -70,10 +71,11 @@ class Search:
         self._tried.add(_identity(params))
         return params
 
-    def _ask(self, number: int, seed: int) -> tuple[optuna.Trial, dict[str, Any]]:
+    def _ask(self, number: int, draw: int) -> tuple[optuna.Trial, dict[str, Any]]:
+        self._will_be(number)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            self._study.sampler = self._make_sampler(self.space, number, seed)
+            self._study.sampler = self._make_sampler(self.space, draw, self._seed)
             trial = self._study.ask()
             params: dict[str, Any] = {}
             for path, parameter in self.space.parameters.items():
@@ -103,8 +105,15 @@ class Search:
             elif trial.number in self._asked:  # it went back to the queue: what it reported no longer counts
                 self._forget(trial.number)
 
+    def _will_be(self, number: int) -> None:
+        """The next trial of the study in memory is this one of ours."""
+        if isinstance(self._study.pruner, NumberedHyperbandPruner):
+            self._study.pruner.numbers[len(self._study.get_trials(deepcopy=False))] = number
+
     def _follow(self, trial: Trial) -> None:
+        """Bring the copy of a trial up to its latest report, asking the pruner at each as the trial's worker did."""
         if trial.number not in self._asked:
+            self._will_be(trial.number)
             params, distributions = self._coordinates(trial)
             frozen = optuna.trial.create_trial(state=OptunaState.RUNNING, params=params, distributions=distributions)
             identity = self._study._storage.create_new_trial(self._study._study_id, template_trial=frozen)
@@ -114,6 +123,7 @@ class Search:
         for epoch, value in trial.values.items():
             if epoch not in known:
                 following.report(value, epoch)
+                following.should_prune()  # successive halving remembers who reached which rung
 
     def _finish(self, trial: Trial) -> None:
         self._done.add(trial.number)
@@ -124,23 +134,17 @@ class Search:
         if result.state is TrialState.COMPLETE:
             state, value = OptunaState.COMPLETE, result.value
         elif self._penalise and (worst := self._worst_value()) is not None:
-            state, value = OptunaState.COMPLETE, worst if bad else result.value
-        asked = self._asked.get(trial.number)
-        if asked is not None and not bad:
-            del self._asked[trial.number]
-            self._study.tell(asked, value, state=state)
+            state, value = OptunaState.COMPLETE, worst if bad or result.value is None else result.value
+        self._follow(trial)
+        if not bad:
+            self._study.tell(self._asked.pop(trial.number), value, state=state)
             return
-        if asked is not None:
-            self._forget(trial.number)
+        self._forget(trial.number)
+        self._will_be(trial.number)
         params, distributions = self._coordinates(trial)
-        frozen = optuna.trial.create_trial(
-            state=state,
-            value=value,
-            intermediate_values={} if bad else dict(trial.values),
-            params=params,
-            distributions=distributions,
+        self._study.add_trial(
+            optuna.trial.create_trial(state=state, value=value, params=params, distributions=distributions)
         )
-        self._study.add_trial(frozen)
 
     def _forget(self, number: int) -> None:
         """End the copy of a running trial; FAIL is what samplers and pruners ignore."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from tuner.best import Chosen, choose
 from tuner.errors import TrackingUnavailable
-from tuner.home import Home
+from tuner.home import Home, shown
 from tuner.search import OptunaCopy
 from tuner.service.entry import spec_of
 from tuner.service.identity import gone, identity
@@ -49,6 +49,7 @@ class Courier:
 
     def __post_init__(self) -> None:
         self.problem: str | None = None
+        self.in_charge = False  # whether this is the one courier of the study, so its process the one that runs it
         self._end = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="tuner-courier", daemon=True)
@@ -63,7 +64,7 @@ class Courier:
         self._end.set()
         self._thread.join(patience)
         if self._thread.is_alive():
-            self.problem = f"MLflow at {self.home.tracking} takes longer than {patience:.0f} s"
+            self.problem = f"MLflow at {shown(self.home.tracking)} takes longer than {patience:.0f} s"
         elif self._error is not None:
             raise self._error
 
@@ -78,7 +79,8 @@ class Courier:
             ledger = {"courier": 0.0, "courier_cpu": 0.0}
             while True:
                 last = self._end.is_set()
-                if store.become_courier(row.id, owner, gone):
+                self.in_charge = store.become_courier(row.id, owner, gone)
+                if self.in_charge:
                     began, cpu = time.perf_counter(), time.thread_time()
                     try:
                         route.go(last=last)
@@ -219,17 +221,9 @@ def note(row: StudyRow, summary: Summary, chosen: Chosen | None, spec: StudySpec
         return f"**{row.name}** ({row.state}): {goal}; no trial has succeeded. {row.reason or ''}\n\nCost: {cost}."
     lines = [
         f"**{row.name}** ({row.state}): {goal}",
-        f"**Best: {chosen.trial.value:.6g}** in trial {chosen.trial.number}{confirmed(chosen)}",
+        f"**Best: {chosen.trial.value:.6g}** in trial {chosen.trial.number}{chosen.confirmed}",
         "| hyperparameter | best |\n|---|---|\n"
         + "\n".join(f"| `{name}` | {value} |" for name, value in (chosen.trial.params or {}).items()),
         f"Cost: {cost}. The complete configuration is the artifact `best.yaml`; `tuner best {row.name}` prints it.",
     ]
     return "\n\n".join(lines)
-
-
-def confirmed(chosen: Chosen) -> str:
-    """In words what the confirming seeds say, or nothing without any."""
-    if chosen.mean is None:
-        return ""
-    spread = f" ± {chosen.deviation:.2g}" if chosen.deviation is not None else ""
-    return f"; confirmed {chosen.mean:.4g}{spread} over {len(chosen.seeds)} new seed{'s' * (len(chosen.seeds) > 1)}"

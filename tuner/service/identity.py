@@ -17,7 +17,7 @@ def gone(owner: str) -> bool:
     """Whether the owner is a process of this machine that no longer exists; False for what cannot be known."""
     machine, _, rest = owner.rpartition("|")
     machine, _, pid = machine.rpartition("|")
-    if machine != _machine() or not pid.isdigit():
+    if machine != _machine() or not pid.isdecimal():
         return False
     return _started(int(pid)) != rest
 
@@ -37,7 +37,7 @@ def _started(pid: int) -> str:
     stat = Path(f"/proc/{pid}/stat")
     try:
         fields = stat.read_text().rpartition(")")[2].split()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         if Path("/proc/self/stat").exists():
             return ""
         return "alive" if _exists(pid) else ""

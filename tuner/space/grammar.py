@@ -143,7 +143,7 @@ class Choice(Strict):
                 f"values must not mix true/false with words, but got {self.values}. "
                 "YAML reads yes, no, on and off as true and false: quote them?"
             )
-        if "default" in self.model_fields_set and self.default not in self.values:
+        if "default" in self.model_fields_set and not self.contains(self.default):
             raise ValueError(f"default must be one of {self.values}, but got {self.default!r}.")
         return self
 
@@ -218,8 +218,10 @@ class Parameter(Strict):
     @property
     def default(self) -> Scalar:
         """The stated default, or the middle of the range on its scale (the first value of a choice)."""
-        stated = self.range.default
-        return self.range.middle if stated is None else stated
+        values = self.range
+        if isinstance(values, Choice):
+            return values.default if "default" in values.model_fields_set else values.middle
+        return values.middle if values.default is None else values.default
 
 
 def _check_order(low: float, high: float) -> None:

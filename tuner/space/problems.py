@@ -21,6 +21,7 @@ _TYPES = {
     "model_type": "a mapping",
     "finite_number": "a finite number",
 }
+_TAGS = {"bool", "int", "float", "str", "none"}
 _BOUNDS = {
     "greater_than_equal": ("at least", "ge"),
     "greater_than": ("above", "gt"),
@@ -32,11 +33,26 @@ _BOUNDS = {
 def problems_of(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[Problem]:
     """Translate every error of one validation; `prefix` is the path of the validated mapping."""
     problems: dict[str, Problem] = {}
-    for detail in error.errors(include_url=False):
-        loc = [str(part) for part in detail["loc"]]
+    # Of a union's errors, that of a literal says least: it comes last, and the first at each path is told.
+    for detail in sorted(error.errors(include_url=False), key=lambda d: d["type"] == "literal_error"):
+        loc = _path(detail["loc"], model)
         path = ".".join([prefix, *loc] if prefix else loc) or "(the file)"
         problems.setdefault(path, Problem(path, _message(dict(detail), model, loc)))
     return list(problems.values())
+
+
+def _path(loc: Sequence[int | str], model: type[BaseModel]) -> list[str]:
+    """The path in the file: pydantic also names the member of a union that it tried, which is in no file."""
+    path: list[str] = []
+    for part in loc:
+        is_tag = (
+            isinstance(part, str)
+            and (part in _TAGS or "[" in part or part.startswith("constrained-"))
+            and part not in _keys(model, path)
+        )
+        if not is_tag:
+            path.append(str(part))
+    return path
 
 
 def _message(detail: dict[str, Any], model: type[BaseModel], loc: Sequence[str]) -> str:

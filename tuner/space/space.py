@@ -78,8 +78,7 @@ class Space:
     def document(self) -> dict[str, Any]:
         """The space as the mapping that reads back to it."""
         return {
-            path: parameter.model_dump(by_alias=True, exclude_defaults=True)
-            for path, parameter in self.parameters.items()
+            path: parameter.model_dump(by_alias=True, exclude_unset=True) for path, parameter in self.parameters.items()
         }
 
 
@@ -108,7 +107,7 @@ def read_space(value: Any, at: str = "space") -> tuple[Space | None, list[Proble
         return _space(value, at, stated=True)
     unknown = [
         Problem(f"{at}.{key}", f"unknown key.{did_you_mean(str(key), ['use', 'change'])}")
-        for key in value.keys() - {"use", "change"}
+        for key in sorted(map(str, value.keys() - {"use", "change"}))
     ]
     base, problems = _named(value["use"], f"{at}.use")
     changes = value.get("change") or {}
@@ -117,6 +116,15 @@ def read_space(value: Any, at: str = "space") -> tuple[Space | None, list[Proble
         changes = {}
     if base is None or problems or unknown:
         return None, [*unknown, *problems]
+    problems = [
+        Problem(
+            f"{at}.change.{path}", f"the space {value['use']} has no such parameter.{did_you_mean(str(path), base)}"
+        )
+        for path, change in changes.items()
+        if path not in base and not _is_whole(change)
+    ]
+    if problems:
+        return None, problems
     merged = {path: _merge(base.get(path), changes[path]) if path in changes else base[path] for path in base}
     merged |= {path: change for path, change in changes.items() if path not in base}
     merged = {path: parameter for path, parameter in merged.items() if parameter is not None}
@@ -129,13 +137,13 @@ def _named(name: Any, at: str) -> tuple[dict[str, Any] | None, list[Problem]]:
         return None, [Problem(at, f"must be the name of a space, but got {name!r}.")]
     known = shipped_spaces()
     if name in known:
-        text = importlib.resources.files("tuner.search_spaces").joinpath(f"{name}.yaml").read_text("utf-8")
+        data = importlib.resources.files("tuner.search_spaces").joinpath(f"{name}.yaml").read_bytes()
     elif name.endswith((".yaml", ".yml")) and Path(name).is_file():
-        text = Path(name).read_text("utf-8")
+        data = Path(name).read_bytes()
     else:
         hint = did_you_mean(name, known) or f" Shipped: {', '.join(known)}."
         return None, [Problem(at, f"no space {name!r}, neither shipped nor a YAML file here.{hint}")]
-    document, problems = read_yaml(text, at)
+    document, problems = read_yaml(data, at)
     if problems:
         return None, problems
     if not isinstance(document, dict):
@@ -151,6 +159,17 @@ def _merge(base: Any, change: Any) -> Any:
     if (kinds & change.keys()) - base.keys():
         base = {k: v for k, v in base.items() if k not in kinds}
     return base | {key: _merge(base.get(key), value) for key, value in change.items()}
+
+
+def _is_whole(change: Any) -> bool:
+    """Whether a change could stand as a parameter of its own, rather than being laid over one."""
+    if not isinstance(change, dict):
+        return False
+    try:
+        Parameter.model_validate(change)
+    except ValidationError as error:
+        return not any(detail["type"] == "missing" for detail in error.errors())
+    return True
 
 
 def _space(document: Mapping[Any, Any], at: str, *, stated: bool) -> tuple[Space | None, list[Problem]]:
@@ -181,9 +200,9 @@ def _space(document: Mapping[Any, Any], at: str, *, stated: bool) -> tuple[Space
     ordered: dict[str, Parameter] = {}
     left = dict(parameters)
     while left:
-        ready = [path for path, parameter in left.items() if parameter.when.keys() <= ordered.keys()]
-        if not ready:
+        ready = next((path for path, parameter in left.items() if parameter.when.keys() <= ordered.keys()), None)
+        if ready is None:
             circle = ", ".join(left)
             return None, [Problem(at, f"the conditions of {circle} wait for each other. Drop one `when`.")]
-        ordered |= {path: left.pop(path) for path in ready}
+        ordered[ready] = left.pop(ready)
     return Space(ordered, frozenset(ordered) if stated else frozenset()), []

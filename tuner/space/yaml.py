@@ -27,17 +27,31 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper, which quotes a text that our loader would read as a number."""
+
+
 # PyYAML reads 1e-4 as text, because YAML 1.1 wants 1.0e-4 there.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$"),
-    list("-+0123456789."),
-)
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$"),
+        list("-+0123456789."),
+    )
 
 
-def read_yaml(text: str, at: str = "(the file)") -> tuple[Any, list[Problem]]:
-    """Read one YAML document; a syntax error or a key given twice is a problem with its line."""
-    loader = _Loader(text)
+def read_yaml(text: str | bytes, at: str = "(the file)") -> tuple[Any, list[Problem]]:
+    """Read one YAML document in UTF-8; a syntax error or a key given twice is a problem with its line."""
+    try:
+        text = text if isinstance(text, str) else text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return None, [
+            Problem(at, f"must be UTF-8, but byte {error.start} is {error.object[error.start]:#04x}. Save it as UTF-8.")
+        ]
+    try:
+        loader = _Loader(text)
+    except yaml.YAMLError as error:
+        return None, [Problem(at, f"is not valid YAML: {str(error).splitlines()[0]}.")]
     try:
         document = loader.get_single_data()
     except yaml.MarkedYAMLError as error:
@@ -53,4 +67,5 @@ def read_yaml(text: str, at: str = "(the file)") -> tuple[Any, list[Problem]]:
 
 def write_yaml(document: Any) -> str:
     """Write a document so that any YAML reader, PyYAML included, reads the same values back."""
-    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
+    text: str = yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return text

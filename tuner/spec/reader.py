@@ -46,11 +46,12 @@ def read_study(
     source, document, problems = _document(study)
     if document is None:
         raise SpecError(source, problems)
+    if document.get("data", ...) is None:
+        del document["data"]
+    _spell_out(document)
     for path, value in overrides:
         problems += _override(document, path, value)
-    for part in ("model", "data"):
-        if isinstance(document.get(part), str):
-            document[part] = {"class_path": document[part]}
+    _spell_out(document)
 
     space: Space | None = None
     if "space" in document:
@@ -64,7 +65,9 @@ def read_study(
     if space is not None:
         space = space.without(_fixed(document, space))
     if inspect is not None:
-        problems += inspect(document, space)
+        wrong = {problem.path.split(".")[0] for problem in problems}
+        found = inspect({key: value for key, value in document.items() if key not in wrong}, space)
+        problems += [problem for problem in found if problem.path.removeprefix("space.").split(".")[0] not in wrong]
     if problems or spec is None or space is None:
         raise SpecError(source, list(dict.fromkeys(problems)))
     return spec.model_copy(update={"space": space})
@@ -86,15 +89,15 @@ def _document(study: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any
         return "the study", _copy(study), []
     path = Path(study)
     if path.is_file():
-        source, text = str(study), path.read_text("utf-8")
+        source, data = str(study), path.read_bytes()
     elif str(study) in example_names():
         source = f"example {study}"
-        text = importlib.resources.files("tuner.examples").joinpath(f"{study}.yaml").read_text("utf-8")
+        data = importlib.resources.files("tuner.examples").joinpath(f"{study}.yaml").read_bytes()
     else:
         known = example_names()
         hint = did_you_mean(str(study), known) or f" Shipped examples: {', '.join(known)}."
         raise StudyNotFound(f"no file {str(study)!r}, and no shipped example of that name.{hint}")
-    document, problems = read_yaml(text)
+    document, problems = read_yaml(data)
     if document is None and problems:
         return source, None, problems
     if not isinstance(document, dict):
@@ -104,6 +107,13 @@ def _document(study: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any
             [Problem("(the file)", f"must be a mapping with study, model and space, got {document!r}.")],
         )
     return source, document, problems
+
+
+def _spell_out(document: dict[str, Any]) -> None:
+    """`model: package.Class` is short for `model: {class_path: package.Class}`, as for LightningCLI."""
+    for part in ("model", "data"):
+        if isinstance(document.get(part), str):
+            document[part] = {"class_path": document[part]}
 
 
 def _copy(value: Any) -> Any:
@@ -120,29 +130,40 @@ def _override(document: dict[str, Any], path: str, value: Any) -> list[Problem]:
             _override_space(document, rest, value)
         else:
             place(document, path, value)
-    except (AttributeError, TypeError):
+    except (AttributeError, TypeError, KeyError):
         return [Problem(f"--set {path}", "something on the way to it is not a mapping.")]
     return []
 
 
 def _override_space(document: dict[str, Any], path: str, value: Any) -> None:
     """Change a parameter: `model.momentum.float.high=0.99`, or `model.momentum=null` to drop it."""
-    if isinstance(document.get("space"), str):
+    if isinstance(document["space"], str):
         document["space"] = {"use": document["space"]}
     space = document["space"]
-    parameters = space.setdefault("change", {}) if "use" in space else space
-    match = re.fullmatch(r"(.+?)\.((?:float|int|choice|when|priority|what|why)(?:\..+)?)", path)
-    parameter, keys = (match[1], match[2].split(".", 2)) if match else (path, [])
-    if not keys:
-        if value is None and parameters is space:
-            parameters.pop(parameter, None)
-        else:
-            parameters[parameter] = value
+    if path == "use":
+        space["use"] = value
         return
-    node = parameters.setdefault(parameter, {})
-    for key in keys[:-1]:
-        node = node.setdefault(key, {})
-    node[keys[-1]] = value
+    named = "use" in space
+    if named and not space.get("change"):
+        space["change"] = {}
+    parameters = space["change"] if named else space
+    path = path.removeprefix("change.") if named else path
+    match = re.fullmatch(r"(.+?)\.((?:float|int|choice|when|priority|what|why)(?:\..+)?)", path)
+    parameter, keys = (match[1], _heading(match[2])) if match else (path, [])
+    if keys:
+        node = parameters.setdefault(parameter, {})
+        for key in keys[:-1]:
+            node = node.setdefault(key, {})
+        node[keys[-1]] = value
+    elif value is None and not named:
+        parameters.pop(parameter, None)
+    else:
+        parameters[parameter] = value
+
+
+def _heading(path: str) -> list[str]:
+    """The keys of a path within a parameter; what stands behind `when` is a config path and stays whole."""
+    return path.split(".", 1) if path.startswith("when.") else path.split(".")
 
 
 def _fixed(document: Mapping[str, Any], space: Space) -> dict[str, Any]:

@@ -142,6 +142,15 @@ class StudySpec(Strict):
             return max(5, self.max_epochs // 4)
         return self.search.patience
 
+    def warnings(self) -> list[str]:
+        """What the file says that has no effect."""
+        told = []
+        if isinstance(self.search.cohort, int) and self.search.cohort > 1:
+            told.append("search.cohort has no effect in this version: every trial is trained alone.")
+        if self.search.time is None and self.search.trials is None and self.search.epochs is None:
+            told.append("search has no budget (trials, epochs or time): the study runs until it is stopped.")
+        return told
+
     def document(self) -> dict[str, Any]:
         """The spec as the mapping that reads back to it, the space spelt out."""
         document = self.model_dump(mode="json", exclude={"space"})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from tuner.errors import StorageUnavailable
 from tuner.home import shown
 
+_UNDEFINED_TABLE = "42P01"  # PostgreSQL's code
 READ_ONLY = {"tuner_read_only": True}
 
 
@@ -58,7 +61,7 @@ class Database:
                 self._file.parent.mkdir(parents=True, exist_ok=True)
             options: dict[str, Any] = {"connect_args": {"timeout": 60}} if self.is_sqlite else {"pool_pre_ping": True}
             self.engine = sa.create_engine(url, **options)
-        except (ArgumentError, NoSuchModuleError, ImportError) as error:
+        except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
             raise StorageUnavailable(
                 f"TUNER_STORAGE must be an SQLAlchemy URL with its driver installed, but got {shown(url)}: {error}. "
                 "For PostgreSQL: pip install 'tuner[postgres]', then postgresql+psycopg://user@host/db."
@@ -102,7 +105,7 @@ class Database:
                 raise
             reason = str(error.orig).strip().splitlines()[0] if error.orig else str(error)
             hint = ""
-            if "no such table" in reason or "does not exist" in reason:
+            if "no such table" in reason or getattr(error.orig, "sqlstate", None) == _UNDEFINED_TABLE:
                 hint = " Its tables are missing: run `tuner init-db` once."
             elif "locked" in reason:
                 hint = " SQLite takes one writer at a time: use PostgreSQL (TUNER_STORAGE) for many workers."
@@ -122,11 +125,26 @@ def share_safely(engine: sa.Engine) -> None:
     def _connect(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # the driver must not begin transactions of its own
         cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=60000", "foreign_keys=ON"):
+        for pragma in ("busy_timeout=60000", "synchronous=NORMAL", "foreign_keys=ON"):
             cursor.execute(f"PRAGMA {pragma}")
+        _set_wal(cursor)
         cursor.close()
 
     @event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
         read_only = connection.get_execution_options().get("tuner_read_only")
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+def _set_wal(cursor: Any) -> None:
+    """Turn on the write-ahead log; for this one statement SQLite does not wait for others by itself."""
+    deadline = time.monotonic() + 60.0
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return

@@ -149,6 +149,7 @@ class Store:
     def complete(self, study_id: int) -> None:
         """Call a running study complete, if nothing of it is waiting or running any more."""
         with self.database.write() as session:
+            session.get_one(StudyTable, study_id, with_for_update=True)
             if self._unfinished(session, study_id) == Unfinished(0, 0):
                 session.execute(
                     sa.update(StudyTable)
@@ -159,7 +160,7 @@ class Store:
     def add_facts(self, study_id: int, facts: Mapping[str, Any]) -> None:
         """Remember more about where the study ran."""
         with self.database.write() as session:
-            study = session.get_one(StudyTable, study_id)
+            study = session.get_one(StudyTable, study_id, with_for_update=True)
             study.facts = {**study.facts, **facts}
 
     def spend(self, study_id: int, seconds: float) -> None:
@@ -234,11 +235,17 @@ class Store:
             return bool(connection.execute(_STATE, {"study": lease.study_id}).scalar() == RUNNING)
 
     def epochs_left(self, study_id: int) -> int | None:
-        """How many epochs the study may still train, or None when they are not limited."""
+        """How many epochs a running proposal may still train, or None when they are not limited.
+
+        Every other running proposal is in the midst of an epoch, which counts.
+        """
         with self.database.read() as session:
             study = session.get_one(StudyTable, study_id)
             budget: int | None = study.document["search"]["epochs"]
-            return None if budget is None else budget - self._epochs(session, study_id)
+            if budget is None:
+                return None
+            others = max(0, self._running_proposals(session, study_id) - 1)
+            return budget - self._epochs(session, study_id) - others
 
     def finish(self, lease: Lease, result: TrialResult) -> None:
         """Write how a trial ended."""
@@ -263,7 +270,7 @@ class Store:
     def give_back(self, lease: Lease) -> None:
         """Return a trial to the queue: it will be started again with the same values and the same seed."""
         with self.database.write() as session:
-            trial = session.get_one(TrialTable, lease.trial_id)
+            trial = session.get_one(TrialTable, lease.trial_id, with_for_update=True)
             if trial.token == lease.token and trial.state == TrialState.RUNNING:
                 self._requeue(session, trial, counts=False)
 
@@ -295,6 +302,7 @@ class Store:
                 sa.select(TrialTable)
                 .where(TrialTable.study_id == study_id, TrialTable.state == TrialState.RUNNING)
                 .order_by(TrialTable.number)
+                .with_for_update()
             ).all()
             lost = [t for t in running if t.lease_until < moment or gone(t.owner or "")]
             for trial in lost:
@@ -553,7 +561,20 @@ class Store:
             ).scalar_one()
             if opened >= search["trials"]:
                 return False
-        return search["epochs"] is None or self._epochs(session, study.id) < search["epochs"]
+        if search["epochs"] is None:
+            return True
+        promised = self._epochs(session, study.id) + self._running_proposals(session, study.id)
+        return bool(promised < search["epochs"])
+
+    @staticmethod
+    def _running_proposals(session: Session, study_id: int) -> int:
+        return session.execute(
+            sa.select(sa.func.count()).where(
+                TrialTable.study_id == study_id,
+                TrialTable.confirms.is_(None),
+                TrialTable.state == TrialState.RUNNING,
+            )
+        ).scalar_one()
 
     @staticmethod
     def _trials(session: Session, study_id: int, known: Mapping[int, int]) -> list[Trial]:

@@ -55,6 +55,7 @@ class MLflowTracker:
         self._experiment = ""
         self._parent = ""
         self._runs: dict[int, str] = {}
+        self._described: set[str] = set()  # runs that have their params for sure; sending them again changes nothing
         self._tokens: dict[str, str] = {}  # by run: the token of the attempt whose metrics it holds
         with self._mapped():
             create_local_store(uri, artifacts)
@@ -85,18 +86,21 @@ class MLflowTracker:
         metrics cannot be taken back from the old one, which is deleted.
         """
         with self._mapped():
-            run = known_run or self._runs.get(trial.number)
+            run = self._runs.get(trial.number) or known_run
             if trial.state is TrialState.WAITING:
                 if run is not None:
                     self._log(run, [], {"tuner.state": trial.state.value, "tuner.reason": "back in the queue"})
                     self._client.set_terminated(run, "KILLED")
                 return run
             if run is not None and self._tokens.get(run) != str(trial.token):
-                self._client.delete_run(run)
+                if run in self._tokens:
+                    self._client.delete_run(run)
                 run = None
             if run is None:
-                run = self._create_child(trial)
-            self._runs[trial.number] = run
+                run = self._runs[trial.number] = self._create_child(trial)
+            if run not in self._described:
+                self._log_params(run, {**(trial.params or {}), "seed_everything": trial.seed})
+                self._described.add(run)
             metrics = [
                 Metric(name, value, int(at * 1000), epoch)
                 for epoch, at, values in reports
@@ -205,7 +209,6 @@ class MLflowTracker:
             },
         ).info.run_id
         self._tokens[str(run)] = str(trial.token)
-        self._log_params(str(run), {**(trial.params or {}), "seed_everything": trial.seed})
         return str(run)
 
     def _log_params(self, run: str, params: Mapping[str, Any]) -> None:
@@ -221,5 +224,5 @@ class MLflowTracker:
         try:
             yield
         except Exception as error:  # MLflow lets its database's and its HTTP library's own errors through
-            reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-            raise TrackingUnavailable(f"MLflow at {shown(self.uri)} does not answer: {shown(reason)}") from error
+            reason = shown(str(error)).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+            raise TrackingUnavailable(f"MLflow at {shown(self.uri)} does not answer: {reason}") from error

@@ -81,7 +81,7 @@ class Blueprint(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """A trainer for the configuration at hand, with callbacks of its own."""
         parsed, plain = self._parsed_trainer(self._asked_trainer)
-        has_classes = "class_path" in json.dumps(self._asked_trainer)
+        has_classes = "class_path" in json.dumps(plain, default=repr)
         arguments = (
             self._trainer_parser.instantiate_classes(parsed.clone())["trainer"].as_dict() if has_classes else plain
         )

@@ -44,7 +44,9 @@ def inspect(document: Mapping[str, Any], space: Space | None) -> list[Problem]:
         problems += wrong
         if found is not None:
             signatures[part] = Signature(found)
-            problems += signatures[part].problems(described.get("init_args") or {}, f"{part}.init_args")
+            given = described.get("init_args") or {}
+            if isinstance(given, dict):
+                problems += signatures[part].problems(given, f"{part}.init_args")
     signatures["trainer"] = Signature(L.Trainer)
     if isinstance(document.get("trainer"), dict):
         problems += signatures["trainer"].problems(document["trainer"], "trainer")
@@ -58,7 +60,7 @@ def inspect(document: Mapping[str, Any], space: Space | None) -> list[Problem]:
 def import_class(class_path: str, base: type, at: str) -> tuple[type | None, list[Problem]]:
     """Import the class at a dotted path; a mistake is a problem with a suggestion."""
     module_name, _, name = class_path.rpartition(".")
-    if not module_name:
+    if not module_name or "" in class_path.split("."):
         return None, [Problem(at, f"must be package.module.Class, but got {class_path!r}.")]
     try:
         missing = _first_missing(module_name)
@@ -132,14 +134,21 @@ def _as_a_whole(document: Mapping[str, Any], space: Space | None, built: Mapping
     try:
         blueprint = Blueprint(config)
     except (ArgumentError, ValueError, TypeError) as error:
-        at = next((part for part in ("model", "data", "trainer") if f'Parser key "{part}' in str(error)), "(the file)")
-        return [Problem(at, _reason(error, None))]
+        return [Problem(_named_in(str(error), built), _reason(error, None))]
     try:
         blueprint.build(config, callbacks=[])
     except (ValueError, TypeError, MisconfigurationException) as error:
         cause = _origin(error)
         return [Problem(_raised_by(cause, built), str(cause))]
     return []
+
+
+def _named_in(text: str, built: Mapping[str, type]) -> str:
+    """The part of the study that jsonargparse complains of, by its key or by its class."""
+    for part, owner in built.items():
+        if f'Parser key "{part}' in text or owner.__name__ in text:
+            return part
+    return "(the file)"
 
 
 def _origin(error: BaseException) -> BaseException:
@@ -156,7 +165,7 @@ def _raised_by(error: BaseException, built: Mapping[str, type]) -> str:
         for part, found in built.items():
             if owner is found:
                 return part
-    return "trainer" if isinstance(error, MisconfigurationException) else "(the file)"
+    return "trainer" if isinstance(error, MisconfigurationException) else _named_in(str(error), built)
 
 
 def _reason(error: Exception, value: Any) -> str:
@@ -178,14 +187,18 @@ def _first_missing(module_name: str) -> str | None:
     parts = module_name.split(".")
     for end in range(1, len(parts) + 1):
         prefix = ".".join(parts[:end])
-        if importlib.util.find_spec(prefix) is None:
+        try:
+            found = importlib.util.find_spec(prefix)
+        except ModuleNotFoundError:  # what is above it is a module, not a package
+            return prefix
+        if found is None:
             return prefix
     return None
 
 
 def _neighbours(module_name: str) -> list[str]:
     parent, _, _ = module_name.rpartition(".")
-    path = importlib.import_module(parent).__path__ if parent else None
+    path = getattr(importlib.import_module(parent), "__path__", []) if parent else None
     return [f"{parent}.{m.name}" if parent else m.name for m in pkgutil.iter_modules(path)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable
@@ -27,6 +28,7 @@ class Observer(L.Callback):
         best: the report of the best epoch so far.
         last: the latest report.
         weights: the module's state at the best epoch, on the CPU.
+        epochs: epochs trained, the one in which the trial diverged included.
         pruned: whether the answer to a report was to prune.
         reason: why the trial ended before its last epoch, or None.
         report_seconds: time spent in `on_report`.
@@ -50,11 +52,13 @@ class Observer(L.Callback):
         self.interrupted = interrupted
         self.best: Report | None = None
         self.last: Report | None = None
-        self.weights: dict[str, Tensor] = {}
+        self.weights: dict[str, Any] = {}
+        self.epochs = 0
         self.pruned = False
         self.reason: str | None = None
         self.report_seconds = 0.0
-        self._validated: float | None = None
+        self._validated: tuple[float, dict[str, float]] | None = None  # the best validation of this epoch
+        self._at_validation: dict[str, float] = {}  # every metric as it stood at the latest validation
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Drop the trial between two batches when somebody asked to stop."""
@@ -68,27 +72,29 @@ class Observer(L.Callback):
         logged = trainer.callback_metrics
         if self.objective.metric not in logged:
             raise MissingMetric(self.objective.metric, logged)
+        self.epochs = trainer.current_epoch + 1
         value = float(logged[self.objective.metric])
         if not math.isfinite(value):
             raise TrialDiverged(f"diverged: {self.objective.metric} is {value} at epoch {trainer.current_epoch + 1}")
-        if self._validated is None or self.objective.better(value, self._validated):
-            self._validated = value
-        best = self.best.value if self.best else self.objective.worst
-        if self.objective.better(value, best):
-            self.weights = {
-                name: tensor.detach().to("cpu", copy=True) for name, tensor in pl_module.state_dict().items()
-            }
+        self._at_validation = {name: float(metric) for name, metric in logged.items()}
+        if self._validated is not None and not self.objective.better(value, self._validated[0]):
+            return  # an earlier validation of this epoch was better
+        self._validated = value, self._at_validation
+        if self.objective.better(value, self.best.value if self.best else self.objective.worst):
+            self.weights = {name: _kept(entry) for name, entry in pl_module.state_dict().items()}
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Report the epoch, if it was validated: by now its training metrics are complete, too."""
         if self._validated is None:
             return
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        report = Report(trainer.current_epoch + 1, metrics | {self.objective.metric: self._validated}, self._validated)
+        value, validated = self._validated
         self._validated = None
-        self.last = report
+        # What has changed since the latest validation are the epoch's training metrics; the rest stays as validated.
+        now = {name: float(metric) for name, metric in trainer.callback_metrics.items()}
+        trained = {name: metric for name, metric in now.items() if self._at_validation.get(name) != metric}
+        report = self.last = Report(trainer.current_epoch + 1, validated | trained, value)
         if self.best is None or self.objective.better(report.value, self.best.value):
-            self.best = report
+            self.best, self.reason = report, None
         started = time.perf_counter()
         verdict = self.on_report(report)
         self.report_seconds += time.perf_counter() - started
@@ -100,5 +106,13 @@ class Observer(L.Callback):
             self.reason = f"a time or epoch budget was spent at epoch {report.epoch}"
         elif self.patience is not None and report.epoch - self.best.epoch >= self.patience:
             self.reason = f"stopped early: no improvement in {self.patience} epochs, best was epoch {self.best.epoch}"
+        if verdict in (Verdict.PRUNE, Verdict.HALT):  # these outrank the user's min_epochs; early stopping does not
+            trainer.fit_loop.min_epochs = None
+            trainer.fit_loop.epoch_loop.min_steps = None
         if self.reason is not None:
             trainer.should_stop = True
+
+
+def _kept(entry: Any) -> Any:
+    """A copy of an entry of a state_dict; modules may keep other things than tensors there."""
+    return entry.detach().to("cpu", copy=True) if isinstance(entry, Tensor) else copy.deepcopy(entry)

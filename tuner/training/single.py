@@ -17,6 +17,8 @@ from tuner.training.blueprint import Blueprint, Built
 from tuner.training.observer import Observer
 from tuner.trial import Objective, OnReport, TrialResult, TrialState
 
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed")
+
 KeepWeights = Callable[[TrialResult], Path | None]
 """Given a complete result, says where to save its weights, or None when others are better."""
 
@@ -79,7 +81,7 @@ class LightningTraining:
         ended = time.perf_counter()
         result = TrialResult(
             **outcome,
-            epochs=observer.last.epoch if observer.last else 0,
+            epochs=observer.epochs,
             config=built.config if built else dict(config),
             seconds={
                 "build": built_at - started,
@@ -139,6 +141,6 @@ def _as_trial_error(error: Exception) -> TrialFailed | None:
         return error
     text = str(error).lower()
     exhausted = isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+        isinstance(error, RuntimeError) and any(sign in text for sign in _OUT_OF_MEMORY)
     )
     return TrialOutOfMemory(f"out of memory: {str(error).splitlines()[0] if text else 'host'}") if exhausted else None
