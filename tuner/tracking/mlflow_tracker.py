@@ -56,6 +56,7 @@ class MLflowTracker:
         self._parent = ""
         self._runs: dict[int, str] = {}
         self._described: set[str] = set()  # runs that have their params for sure; sending them again changes nothing
+        self._sent: dict[str, int] = {}  # by run: the last epoch that it has for sure
         self._tokens: dict[str, str] = {}  # by run: the token of the attempt whose metrics it holds
         with self._mapped():
             create_local_store(uri, artifacts)
@@ -104,6 +105,7 @@ class MLflowTracker:
             metrics = [
                 Metric(name, value, int(at * 1000), epoch)
                 for epoch, at, values in reports
+                if epoch > self._sent.get(run, 0)
                 for name, value in values.items()
                 if value is not None and math.isfinite(value)
             ]
@@ -121,6 +123,7 @@ class MLflowTracker:
                 best |= {f"seconds_{phase}": seconds for phase, seconds in result.seconds.items()}
                 metrics += [Metric(n, v, ended, 0) for n, v in best.items() if math.isfinite(v)]
             self._log(run, metrics, tags)
+            self._sent[run] = reports[-1][0] if reports else 0
             if trial.result is not None:
                 self._client.set_terminated(run, RunStatus.to_string(_STATUS[trial.state]), ended)
             return run
