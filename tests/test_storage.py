@@ -25,8 +25,8 @@ from tuner.errors import LeaseLost, StorageUnavailable, StudyNotFound
 from tuner.home import shown
 from tuner.search import create_optuna_tables
 from tuner.storage import Database, Lease, Store, StudyRow, initialise
+from tuner.storage.rows import Unfinished
 from tuner.storage.schema import VERSION_TABLE
-from tuner.storage.store import Unfinished
 from tuner.storage.tables import TrialTable
 from tuner.trial import Report, TrialResult, TrialState
 

@@ -226,7 +226,7 @@ def best(
 def stop(name: StudyName) -> None:
     """Stop a study cleanly: its running trials go back to the queue."""
     from tuner.service.entry import open_storage
-    from tuner.storage.store import RUNNING, STOPPED
+    from tuner.storage import RUNNING, STOPPED
 
     with open_storage(Home.from_environment()) as store:
         row = store.study(name)

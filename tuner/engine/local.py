@@ -23,8 +23,7 @@ from tuner.service.entry import enter, open_storage, spec_of
 from tuner.service.identity import gone
 from tuner.service.result import StudyResult, result_of
 from tuner.spec import StudySpec, read_study
-from tuner.storage import Store
-from tuner.storage.store import STOPPED
+from tuner.storage import STOPPED, Store
 
 log = logging.getLogger("tuner")
 

@@ -20,8 +20,7 @@ from tuner.service.entry import spec_of
 from tuner.service.identity import gone, identity
 from tuner.space.yaml import write_yaml
 from tuner.spec import StudySpec
-from tuner.storage import Database, Store, StudyRow, Summary, share_safely
-from tuner.storage.store import COMPLETE, FAILED
+from tuner.storage import COMPLETE, FAILED, Database, Store, StudyRow, Summary, share_safely
 from tuner.trial import Trial, TrialState
 
 if TYPE_CHECKING:

@@ -21,8 +21,7 @@ from tuner.search import Search
 from tuner.service.entry import spec_of
 from tuner.service.identity import gone, identity
 from tuner.spec import StudySpec, trial_config
-from tuner.storage import Database, Lease, Store
-from tuner.storage.store import FAILED
+from tuner.storage import FAILED, Database, Lease, Store
 from tuner.study import Work
 from tuner.training import Blueprint, LightningTraining
 

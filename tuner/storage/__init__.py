@@ -1,7 +1,20 @@
 """The storage: studies, trials and reports in SQLite or PostgreSQL; the truth that every other room follows."""
 
 from tuner.storage.database import Database, share_safely
+from tuner.storage.rows import COMPLETE, FAILED, RUNNING, STOPPED, Lease, StudyRow, Summary
 from tuner.storage.schema import initialise
-from tuner.storage.store import Lease, Store, StudyRow, Summary
+from tuner.storage.store import Store
 
-__all__ = ["Database", "Lease", "Store", "StudyRow", "Summary", "initialise", "share_safely"]
+__all__ = [
+    "COMPLETE",
+    "FAILED",
+    "RUNNING",
+    "STOPPED",
+    "Database",
+    "Lease",
+    "Store",
+    "StudyRow",
+    "Summary",
+    "initialise",
+    "share_safely",
+]

@@ -1,0 +1,90 @@
+"""The outbox: what of a study MLflow has not seen, and who brings it there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from tuner.storage.database import Database, now
+from tuner.storage.queue import LEASE_SECONDS
+from tuner.storage.rows import Untracked, to_trial
+from tuner.storage.tables import ReportTable, StudyTable, TrialTable
+
+
+class Outbox:
+    """Reads and writes of the courier."""
+
+    database: Database
+
+    def become_courier(self, study_id: int, owner: str, gone: Callable[[str], bool]) -> bool:
+        """Become, or stay, the one who brings this study to MLflow; False while somebody else is."""
+        with self.database.write() as session:
+            study = session.get_one(StudyTable, study_id, with_for_update=True)
+            moment = session.execute(sa.select(now())).scalar_one()
+            other = study.courier not in (None, owner)
+            if other and study.courier_until > moment and not gone(study.courier or ""):
+                return False
+            study.courier, study.courier_until = owner, moment + LEASE_SECONDS
+            return True
+
+    def leave_courier(self, study_id: int, owner: str) -> None:
+        """Stop being the courier."""
+        with self.database.write() as session:
+            session.execute(
+                sa.update(StudyTable)
+                .where(StudyTable.id == study_id, StudyTable.courier == owner)
+                .values(courier=None, courier_until=0.0)
+            )
+
+    def untracked(self, study_id: int) -> list[Untracked]:
+        """The trials of which MLflow has not seen everything."""
+        with self.database.read() as session:
+            rows = session.scalars(
+                sa.select(TrialTable)
+                .where(
+                    TrialTable.study_id == study_id,
+                    TrialTable.params.is_not(None),
+                    TrialTable.token > 0,
+                    TrialTable.revision != TrialTable.tracked_revision,
+                )
+                .order_by(TrialTable.number)
+            ).all()
+            found = []
+            for row in rows:
+                reports = session.execute(
+                    sa.select(ReportTable.epoch, ReportTable.at, ReportTable.metrics, ReportTable.value)
+                    .where(ReportTable.trial_id == row.id)
+                    .order_by(ReportTable.epoch)
+                ).all()
+                trial = to_trial(row, {report.epoch: report.value for report in reports})
+                found.append(Untracked(trial, [(r.epoch, r.at, r.metrics) for r in reports], row.run_id))
+            return found
+
+    def mark_tracked(self, study_id: int, runs: Mapping[int, tuple[int, str | None]]) -> None:
+        """Remember what MLflow has seen: by trial number, up to which revision and in which run."""
+        with self.database.write() as session:
+            for number, (revision, run_id) in runs.items():
+                session.execute(
+                    sa.update(TrialTable)
+                    .where(TrialTable.study_id == study_id, TrialTable.number == number)
+                    .values(tracked_revision=revision, run_id=run_id)
+                )
+
+    def count_untracked(self, study_id: int) -> int:
+        """How many trials wait to be brought to MLflow."""
+        with self.database.read() as session:
+            return session.execute(
+                sa.select(sa.func.count()).where(
+                    TrialTable.study_id == study_id,
+                    TrialTable.params.is_not(None),
+                    TrialTable.token > 0,
+                    TrialTable.revision != TrialTable.tracked_revision,
+                )
+            ).scalar_one()
+
+    def set_tracked(self, study_id: int, tracked: Mapping[str, Any]) -> None:
+        """Remember where MLflow keeps the study, and what has been sent of it."""
+        with self.database.write() as session:
+            session.execute(sa.update(StudyTable).where(StudyTable.id == study_id).values(tracked=dict(tracked)))

@@ -1,0 +1,282 @@
+"""The queue: who may train which trial, and what they write about it.
+
+A claim hands out a lease with a fencing token, and every later write carries it. A worker that lost its lease (it was
+thought dead, its trial went to another) cannot write any more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from tuner.errors import LeaseLost
+from tuner.storage.database import Database, now
+from tuner.storage.rows import (
+    RUNNING,
+    Lease,
+    Unfinished,
+    epochs_spent,
+    next_number,
+    read_trials,
+    running_proposals,
+    to_trial,
+    unfinished,
+)
+from tuner.storage.tables import ReportTable, StudyTable, TrialTable
+from tuner.trial import Report, Trial, TrialResult, TrialState, trial_seed
+
+LEASE_SECONDS = 60.0
+MAX_ATTEMPTS = 3
+
+
+class Queue:
+    """Reads and writes of trials by those who work on them."""
+
+    database: Database
+
+    def claim(self, study_id: int, owner: str, open_new: bool = True) -> Lease | None:
+        """Take a waiting trial, or open a new one if the budget allows; None when there is neither.
+
+        Args:
+            study_id: the study.
+            owner: who takes it.
+            open_new: whether a new trial may be opened at all.
+        """
+        with self.database.write() as session:
+            study = session.get_one(StudyTable, study_id, with_for_update=True)
+            if study.state != RUNNING:
+                return None
+            trial = session.scalar(
+                sa.select(TrialTable)
+                .where(TrialTable.study_id == study_id, TrialTable.state == TrialState.WAITING)
+                .order_by(TrialTable.number)
+                .limit(1)
+            )
+            if trial is None:
+                if not (open_new and self._budget_left(session, study)):
+                    return None
+                number = next_number(session, study_id)
+                trial = self._new_trial(study, number, trial_seed(study.seed, number))
+                session.add(trial)
+            moment = session.execute(sa.select(now())).scalar_one()
+            trial.state, trial.owner = TrialState.RUNNING, owner
+            trial.token += 1
+            trial.attempt += 1
+            trial.revision += 1
+            trial.started_at, trial.lease_until = moment, moment + LEASE_SECONDS
+            session.flush()
+            return Lease(to_trial(trial, {}), study_id, trial.id, trial.token)
+
+    def propose(self, lease: Lease, params: Mapping[str, Any]) -> None:
+        """Write the values that the search proposes for a trial."""
+        with self.database.write() as session:
+            self._fenced(session, lease, params=dict(params))
+
+    def report(self, lease: Lease, report: Report) -> bool:
+        """Write what a trial says after an epoch; the answer says whether the study still runs.
+
+        The one write that happens at every epoch, so it is three bare statements.
+        """
+        with self.database.connection() as connection:
+            changed = connection.execute(
+                _REPORTED, {"trial": lease.trial_id, "held": lease.token, "done": report.epoch}
+            ).rowcount
+            if changed != 1:
+                raise _lost(lease)
+            metrics = _json_numbers(report.metrics)
+            connection.execute(
+                _NEW_REPORT,
+                {"trial_id": lease.trial_id, "epoch": report.epoch, "value": report.value, "metrics": metrics},
+            )
+            return bool(connection.execute(_STATE, {"study": lease.study_id}).scalar() == RUNNING)
+
+    def epochs_left(self, study_id: int) -> int | None:
+        """How many epochs a running proposal may still train, or None when they are not limited.
+
+        Every other running proposal is in the midst of an epoch, which counts.
+        """
+        with self.database.read() as session:
+            study = session.get_one(StudyTable, study_id)
+            budget: int | None = study.document["search"]["epochs"]
+            if budget is None:
+                return None
+            others = max(0, running_proposals(session, study_id) - 1)
+            return budget - epochs_spent(session, study_id) - others
+
+    def finish(self, lease: Lease, result: TrialResult) -> None:
+        """Write how a trial ended."""
+        with self.database.write() as session:
+            self._fenced(
+                session,
+                lease,
+                state=result.state,
+                value=result.value,
+                metrics=_json_numbers(result.metrics),
+                best_epoch=result.best_epoch,
+                epochs=result.epochs,
+                reason=result.reason,
+                detail=result.detail,
+                infeasible=result.infeasible,
+                config=None if result.config is None else dict(result.config),
+                seconds=dict(result.seconds),
+                finished_at=now(),
+                owner=None,
+            )
+
+    def give_back(self, lease: Lease) -> None:
+        """Return a trial to the queue: it will be started again with the same values and the same seed."""
+        with self.database.write() as session:
+            trial = session.get_one(TrialTable, lease.trial_id, with_for_update=True)
+            if trial.token == lease.token and trial.state == TrialState.RUNNING:
+                self._requeue(session, trial, counts=False)
+
+    def renew(self, leases: Iterable[Lease]) -> None:
+        """Extend leases from a thread that beats while training is busy; a lost one is noticed at the next report."""
+        with self.database.write() as session:
+            for lease in leases:
+                session.execute(
+                    sa.update(TrialTable)
+                    .where(TrialTable.id == lease.trial_id, TrialTable.token == lease.token)
+                    .values(lease_until=now() + LEASE_SECONDS)
+                )
+
+    def reclaim(self, study_id: int, gone: Callable[[str], bool]) -> list[int]:
+        """Return to the queue every running trial whose worker is gone or let its lease run out.
+
+        A trial that lost three workers is FAILED: it may well be what kills them.
+
+        Args:
+            study_id: the study.
+            gone: whether the owner of this name is known to be dead, however fresh its lease.
+
+        Returns:
+            The numbers of the trials found.
+        """
+        with self.database.write() as session:
+            moment = session.execute(sa.select(now())).scalar_one()
+            running = session.scalars(
+                sa.select(TrialTable)
+                .where(TrialTable.study_id == study_id, TrialTable.state == TrialState.RUNNING)
+                .order_by(TrialTable.number)
+                .with_for_update()
+            ).all()
+            lost = [t for t in running if t.lease_until < moment or gone(t.owner or "")]
+            for trial in lost:
+                self._requeue(session, trial, counts=True)
+            return [trial.number for trial in lost]
+
+    def plan(self, study_id: int, needed: Callable[[list[Trial]], list[tuple[int, int]]]) -> Unfinished | None:
+        """Queue confirming runs, once no proposal is unfinished.
+
+        Args:
+            study_id: the study.
+            needed: given every trial, says which (number, seed) must still be run.
+
+        Returns:
+            How many trials of the study wait or run now; None when the study is not to go on.
+        """
+        with self.database.write() as session:
+            study = session.get_one(StudyTable, study_id, with_for_update=True)
+            if study.state != RUNNING:
+                return None
+            left = unfinished(session, study_id)
+            if left.waiting or left.running:
+                return left
+            trials = read_trials(session, study_id, {})
+            by_number = {trial.number: trial for trial in trials}
+            wanted = needed(trials)
+            number = next_number(session, study_id)
+            for offset, (confirmed, seed) in enumerate(wanted):
+                trial = self._new_trial(study, number + offset, seed)
+                trial.confirms, trial.params = confirmed, dict(by_number[confirmed].params or {})
+                session.add(trial)
+            return Unfinished(waiting=len(wanted), running=0)
+
+    def _fenced(self, session: Session, lease: Lease, **values: Any) -> None:
+        changed = session.execute(
+            sa.update(TrialTable)
+            .where(
+                TrialTable.id == lease.trial_id,
+                TrialTable.token == lease.token,
+                TrialTable.state == TrialState.RUNNING,
+            )
+            .values(revision=TrialTable.revision + 1, **values)
+        )
+        if changed.rowcount != 1:  # type: ignore[attr-defined]
+            raise LeaseLost(
+                f"trial {lease.trial.number} belongs to another worker now; this one's work on it is dropped"
+            )
+
+    @staticmethod
+    def _requeue(session: Session, trial: TrialTable, *, counts: bool) -> None:
+        moment = session.execute(sa.select(now())).scalar_one()
+        trial.wasted_seconds += max(0.0, moment - (trial.started_at or moment))
+        trial.wasted_epochs += trial.epochs
+        trial.epochs, trial.owner = 0, None
+        trial.token += 1
+        trial.revision += 1
+        if not counts:
+            trial.attempt -= 1
+        if counts and trial.attempt >= MAX_ATTEMPTS:
+            trial.state, trial.finished_at = TrialState.FAILED, trial.started_at
+            trial.reason = f"lost {trial.attempt} workers: they died or fell silent while training it"
+        else:
+            trial.state = TrialState.WAITING
+        session.execute(sa.delete(ReportTable).where(ReportTable.trial_id == trial.id))
+
+    @staticmethod
+    def _new_trial(study: StudyTable, number: int, seed: int) -> TrialTable:
+        return TrialTable(
+            study_id=study.id,
+            number=number,
+            seed=seed,
+            state=TrialState.WAITING,
+            revision=0,
+            token=0,
+            attempt=0,
+            epochs=0,
+            infeasible=False,
+            lease_until=0.0,
+            wasted_seconds=0.0,
+            wasted_epochs=0,
+            tracked_revision=-1,
+        )
+
+    def _budget_left(self, session: Session, study: StudyTable) -> bool:
+        search = study.document["search"]
+        if search["trials"] is not None:
+            opened = session.execute(
+                sa.select(sa.func.count()).where(TrialTable.study_id == study.id, TrialTable.confirms.is_(None))
+            ).scalar_one()
+            if opened >= search["trials"]:
+                return False
+        if search["epochs"] is None:
+            return True
+        promised = epochs_spent(session, study.id) + running_proposals(session, study.id)
+        return bool(promised < search["epochs"])
+
+
+_REPORTED = (
+    sa.update(TrialTable)
+    .where(
+        TrialTable.id == sa.bindparam("trial"),
+        TrialTable.token == sa.bindparam("held"),
+        TrialTable.state == TrialState.RUNNING,
+    )
+    .values(revision=TrialTable.revision + 1, epochs=sa.bindparam("done"), lease_until=now() + LEASE_SECONDS)
+)
+_NEW_REPORT = sa.insert(ReportTable).values(at=now())
+_STATE = sa.select(StudyTable.state).where(StudyTable.id == sa.bindparam("study"))
+
+
+def _lost(lease: Lease) -> LeaseLost:
+    return LeaseLost(f"trial {lease.trial.number} belongs to another worker now; this one's work on it is dropped")
+
+
+def _json_numbers(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """JSON has no NaN: a secondary metric that is not finite is kept as null."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}

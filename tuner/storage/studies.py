@@ -1,0 +1,162 @@
+"""Studies: created, found, moved from state to state; and their trials, for those who look."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from tuner.errors import StudyNotFound, did_you_mean
+from tuner.storage.database import Database, now
+from tuner.storage.rows import COMPLETE, RUNNING, StudyRow, Summary, Unfinished, read_trials, unfinished
+from tuner.storage.tables import StudyTable, TrialTable
+from tuner.trial import Trial, TrialState
+
+
+class Studies:
+    """Reads and writes of studies."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def studies(self) -> list[StudyRow]:
+        """Every study, oldest first."""
+        with self.database.read() as session:
+            return [self._row(session, study) for study in session.scalars(sa.select(StudyTable).order_by("id"))]
+
+    def find(self, name: str) -> StudyRow | None:
+        """The study of this name, or None."""
+        with self.database.read() as session:
+            study = session.scalar(sa.select(StudyTable).where(StudyTable.name == name))
+            return self._row(session, study) if study else None
+
+    def study(self, name: str) -> StudyRow:
+        """The study of this name.
+
+        Raises:
+            StudyNotFound: there is none; the error suggests the closest.
+        """
+        found = self.find(name)
+        if found is None:
+            names = [study.name for study in self.studies()]
+            listed = f" There are: {', '.join(names)}." if names else " There is none yet: `tuner run` makes one."
+            raise StudyNotFound(f"no study {name!r} in this storage.{did_you_mean(name, names) or listed}")
+        return found
+
+    def create(self, name: str, document: dict[str, Any], seed: int) -> StudyRow:
+        """Create the study, or return the one that somebody else has just created."""
+        try:
+            with self.database.write() as session:
+                created = session.execute(sa.select(now())).scalar_one()
+                session.add(
+                    StudyTable(
+                        name=name, document=document, state=RUNNING, seed=seed, created_at=created, facts={}, tracked={}
+                    )
+                )
+        except sa.exc.IntegrityError:
+            pass  # two runs of a new study began at once, and the other was first: continue its study
+        return self.study(name)
+
+    def go_on(self, study_id: int, document: dict[str, Any]) -> None:
+        """Set a study running, with this document (its budgets may have changed)."""
+        self._update_study(study_id, document=document, state=RUNNING, reason=None)
+
+    def set_state(self, study_id: int, state: str, reason: str | None = None) -> None:
+        """Say where the study stands."""
+        self._update_study(study_id, state=state, reason=reason)
+
+    def complete(self, study_id: int) -> None:
+        """Call a running study complete, if nothing of it is waiting or running any more."""
+        with self.database.write() as session:
+            session.get_one(StudyTable, study_id, with_for_update=True)
+            if unfinished(session, study_id) == Unfinished(0, 0):
+                session.execute(
+                    sa.update(StudyTable)
+                    .where(StudyTable.id == study_id, StudyTable.state == RUNNING)
+                    .values(state=COMPLETE)
+                )
+
+    def add_facts(self, study_id: int, facts: Mapping[str, Any]) -> None:
+        """Remember more about where the study ran."""
+        with self.database.write() as session:
+            study = session.get_one(StudyTable, study_id, with_for_update=True)
+            study.facts = {**study.facts, **facts}
+
+    def spend(self, study_id: int, seconds: float) -> None:
+        """Add to the time that the study has been worked on."""
+        self._update_study(study_id, active_seconds=StudyTable.active_seconds + seconds)
+
+    def add_ledger(self, study_id: int, entries: Mapping[str, float]) -> None:
+        """Add seconds to the study's ledger of what its running cost beside the trials, by name."""
+        with self.database.write() as session:
+            study = session.get_one(StudyTable, study_id, with_for_update=True)
+            ledger = dict(study.facts.get("ledger", {}))
+            for name, seconds in entries.items():
+                ledger[name] = ledger.get(name, 0.0) + seconds
+            study.facts = {**study.facts, "ledger": ledger}
+
+    def trials(self, study_id: int, known: Mapping[int, int] | None = None) -> list[Trial]:
+        """The trials of a study by number; with `known` (number → revision) only those that changed since."""
+        with self.database.read() as session:
+            return read_trials(session, study_id, known or {})
+
+    def owners(self, study_id: int) -> list[str]:
+        """Who works on the study's running trials."""
+        with self.database.read() as session:
+            owners = session.scalars(
+                sa.select(TrialTable.owner).where(
+                    TrialTable.study_id == study_id, TrialTable.state == TrialState.RUNNING
+                )
+            )
+            return sorted({owner for owner in owners if owner})
+
+    def summary(self, study_id: int) -> Summary:
+        """Counts and costs."""
+        columns = (
+            TrialTable.state,
+            TrialTable.confirms.is_not(None).label("confirms"),
+            sa.func.count().label("trials"),
+            sa.func.sum(TrialTable.epochs + TrialTable.wasted_epochs).label("epochs"),
+            sa.func.sum(sa.func.coalesce(TrialTable.finished_at - TrialTable.started_at, 0.0)).label("spent"),
+            sa.func.sum(TrialTable.wasted_seconds).label("wasted"),
+        )
+        with self.database.read() as session:
+            rows: Sequence[Any] = session.execute(
+                sa.select(*columns).where(TrialTable.study_id == study_id).group_by("state", "confirms")
+            ).all()
+        useless = (TrialState.PRUNED, TrialState.FAILED)
+        return Summary(
+            states={row.state: row.trials for row in rows if not row.confirms},
+            confirming=sum(row.trials for row in rows if row.confirms),
+            epochs=int(sum(row.epochs for row in rows)),
+            seconds=float(sum(row.spent + row.wasted for row in rows)),
+            wasted_seconds=float(sum(row.wasted + (row.spent if row.state in useless else 0.0) for row in rows)),
+        )
+
+    def _row(self, session: Session, study: StudyTable) -> StudyRow:
+        state = study.state
+        if state == RUNNING:
+            moment = session.execute(sa.select(now())).scalar_one()
+            leased = sa.select(sa.func.max(TrialTable.lease_until)).where(
+                TrialTable.study_id == study.id, TrialTable.state == TrialState.RUNNING
+            )
+            if max(study.courier_until, session.scalar(leased) or 0.0) < moment:
+                state = "interrupted"
+        return StudyRow(
+            id=study.id,
+            name=study.name,
+            document=study.document,
+            state=state,
+            reason=study.reason,
+            seed=study.seed,
+            created_at=study.created_at,
+            active_seconds=study.active_seconds,
+            facts=study.facts,
+            tracked=study.tracked,
+        )
+
+    def _update_study(self, study_id: int, **values: Any) -> None:
+        with self.database.write() as session:
+            session.execute(sa.update(StudyTable).where(StudyTable.id == study_id).values(**values))
