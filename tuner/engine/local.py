@@ -115,10 +115,12 @@ def _run_crew(spec: StudySpec, store: Store, home: Home, crew: Crew, workers: in
     row = store.study(spec.study)
     store.reclaim(row.id, gone)
     threads = _threads(workers)
-    running: dict[int, BaseProcess] = {i: crew.start(spec.study, i, threads) for i in range(workers)}
+    running: dict[int, BaseProcess] = {}
     courier = Courier(spec.study, home).start()
     try:
         with _on_interrupt(_raise_interrupt):
+            for index in range(workers):
+                running[index] = crew.start(spec.study, index, threads)
             _watch(spec.study, store, crew, running, threads, watch)
     except KeyboardInterrupt:
         if courier.in_charge:  # another terminal may be running the same study, and goes on
