@@ -84,14 +84,16 @@ def read(folder: str) -> dict[str, Any]:
     with open_storage(home) as store:
         row = store.study("overhead")
         done = store.trials(row.id)
-    failed = [t.number for t in done if t.result is None or t.result.infeasible]
+    diverged = [t for t in done if t.outcome.infeasible]  # the bare side does not train these: neither do they count
     span = max(t.finished for t in done) - min(t.started for t in done)
+    span -= sum(t.finished - t.started for t in diverged)
+    done = [t for t in done if not t.outcome.infeasible]
     names = ("ask", "build", "train", "report")
     phases = {name: statistics.fmean(t.outcome.seconds[name] for t in done) for name in names}
     total = span / len(done)
     phases["store"] = total - sum(phases.values())
     phases["track (beside the training)"] = row.facts["ledger"]["courier"] / len(done)
-    configs = [dict(t.outcome.config or {}) for t in done if t.number not in failed]
+    configs = [dict(t.outcome.config or {}) for t in done]
     cpu = row.facts["ledger"]["worker_cpu"] + row.facts["ledger"]["courier_cpu"]
     return {
         "tuner": total,

@@ -16,7 +16,7 @@ from tuner.models.optimisation import OPTIMIZERS, decay_factor
 
 
 class MLP(Classifier):
-    """A fully connected classifier of flattened inputs (documented.md §7).
+    """A fully connected classifier of flattened inputs.
 
     Args:
         hidden_units: units of each hidden layer, at least 1.

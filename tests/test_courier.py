@@ -101,3 +101,16 @@ def test_a_local_store_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.glob("mlflow.db*")) == ["mlflow.db", "mlflow.db.init"]
     client = mlflow.MlflowClient(f"sqlite:///{path}")
     assert [experiment.name for experiment in client.search_experiments()] == ["Default"]
+
+
+def test_a_metric_s_name_that_mlflow_does_not_take_is_changed_a_little(store: Store, home: Home) -> None:
+    courier, row = route(store, home)
+    lease = store.claim(row.id, "worker")
+    assert lease is not None
+    store.propose(lease, PARAMS)
+    store.report(lease, Report(1, {"val_loss": 1.0, "val_acc@5": 0.5}, 1.0))
+    courier.go(last=False)
+    courier.close()
+    (run,) = children(home)
+    assert run.data.metrics["val_acc_5"] == 0.5
+    assert store.count_untracked(row.id) == 0

@@ -340,7 +340,8 @@ def test_a_trial_that_runs_out_of_memory_is_infeasible_with_no_value(raises: str
 def test_a_trial_whose_code_raises_is_failed_with_the_traceback(raises: str) -> None:
     result = train(config(0.5, 0.5, raises=raises, raises_at=1))
     assert (result.state, result.infeasible, result.value) == (TrialState.FAILED, False, None)
-    assert result.reason == f"{raises}: {scripted.RAISED[raises]}"
+    assert (result.reason or "").startswith(f"{raises}: {scripted.RAISED[raises]} (")
+    assert "scripted.py:" in (result.reason or "")
     assert "Traceback (most recent call last)" in (result.detail or "")
     assert "in training_step" in (result.detail or "")
 

@@ -278,3 +278,86 @@ def test_the_database_s_schema_stands_beside_optuna_s(home: Home, study: Study) 
     connection.close()
     assert {"tuner_study", "tuner_trial", "tuner_report", "tuner_alembic_version", "studies", "trials"} <= names
     assert mode == "wal"
+
+
+def test_a_mended_module_gets_its_failed_trials_again(
+    home: Home, study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "mended_model.py"
+    module.write_text(
+        "from tuner.models import MLP\n"
+        "class Mended(MLP):\n"
+        "    broken = True\n"
+        "    def training_step(self, batch, batch_idx):\n"
+        "        if self.broken:\n"
+        "            raise KeyError('no such column')\n"
+        "        return super().training_step(batch, batch_idx)\n"
+    )
+    study["model"]["class_path"] = "mended_model.Mended"
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(StudyStopped, match=r"mended_model\.py:6"):
+        tuner.run(study)
+    import mended_model
+
+    monkeypatch.setattr(mended_model.Mended, "broken", False)
+    result = tuner.run(study)
+    assert result.trials["failed"] == 0
+    assert sum(result.trials.values()) == 4
+    assert trials_of(home)[0].params == {"model.learning_rate": 0.1, "data.batch_size": 64}, "the defaults are tried"
+
+
+def test_a_study_that_never_succeeded_may_be_changed(home: Home, study: Study) -> None:
+    wrong = copy.deepcopy(study)
+    wrong["objective"]["metric"] = "val_los"
+    with pytest.raises(MissingMetric):
+        tuner.run(wrong)
+    assert tuner.run(study).state == "complete"
+
+
+def test_what_is_set_on_the_command_is_not_searched(home: Home, study: Study) -> None:
+    tuner.run(study, set={"model.learning_rate": 0.05})
+    assert all("model.learning_rate" not in (t.params or {}) for t in trials_of(home))
+    assert {t.outcome.config["model"]["init_args"]["learning_rate"] for t in trials_of(home)} == {0.05}
+
+
+def test_two_studies_of_one_name_on_one_mlflow_are_kept_apart(
+    home: Home, study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuner.run(study)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", home.tracking)
+    monkeypatch.setenv("TUNER_HOME", str(tmp_path / "colleague"))
+    tuner.run(study, seed=8)
+    client = mlflow.MlflowClient(home.tracking)
+    experiment = client.get_experiment_by_name("small")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [run.info.run_id for run in runs if run.data.tags["tuner.kind"] == "study"]
+    assert len(parents) == 2
+    for parent in parents:
+        assert sum(run.data.tags.get("mlflow.parentRunId") == parent for run in runs) == 4
+
+
+def test_a_storage_that_fails_at_a_report_is_not_the_trial_s_fault(
+    home: Home, study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tuner.errors import StorageUnavailable
+    from tuner.storage import Store
+
+    def report(*_: Any) -> bool:
+        raise StorageUnavailable("the storage does not answer: database is locked.")
+
+    monkeypatch.setattr(Store, "report", report)
+    with pytest.raises(StorageUnavailable, match="locked"):
+        tuner.run(study)
+    assert {t.state.value for t in trials_of(home)} == {"waiting"}
+
+
+def test_looking_at_a_best_draws_nothing_from_the_caller_s_generator(home: Home, study: Study) -> None:
+    import torch
+
+    tuner.run(study, trials=1)
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    tuner.load_best("small").datamodule()
+    assert torch.equal(torch.rand(3), expected)

@@ -14,6 +14,7 @@ TunerError                    exit code 1 unless a subclass says otherwise
 ├── NoBest                    no trial has succeeded, so there is no best
 ├── StorageUnavailable        the study's database does not answer
 └── TrackingUnavailable       MLflow does not answer; training goes on, the data waits
+    └── TrackingRefused       MLflow does not take this, and never will; the rest goes on
 """
 
 from __future__ import annotations
@@ -117,3 +118,7 @@ class StorageUnavailable(TunerError):
 
 class TrackingUnavailable(TunerError):
     """MLflow does not answer."""
+
+
+class TrackingRefused(TrackingUnavailable):
+    """MLflow answers that it does not take this, and never will."""

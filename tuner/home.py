@@ -40,7 +40,7 @@ def alone(path: Path) -> Iterator[None]:
 def shown(url: str) -> str:
     """Return `url` as it may be printed or logged: without its password."""
     url = re.sub(r"(:/+[^:/\s]*):[^\s?]*?(@)(?=[^@\s]*(?:\s|$))", r"\1:***\2", url)
-    return re.sub(r"(?i)((?:password|passwd|pwd|token)=)[^&\s]*", r"\1***", url)
+    return re.sub(r"(?i)((?:password|passwd|pwd|token|api_?key)=)[^&\s]*", r"\1***", url)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from tuner.storage import Lease, Store
 from tuner.training import LightningTraining
 from tuner.trial import Report, Trial, TrialResult, TrialState, Verdict
 
-HOPELESS = 3
+MAX_FAILURES_IN_A_ROW = 3
+LOOK_SECONDS = 2.0
 
 
 @dataclass
@@ -49,6 +50,7 @@ class Work:
     seen: dict[int, Trial] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
     failures: int = 0
+    looked: float = 0.0
 
     def run(self) -> None:
         """Try configurations until the budget is spent, or somebody asks to stop."""
@@ -86,7 +88,7 @@ class Work:
             if unfinished.waiting:
                 continue
             self.store.reclaim(self.study_id, self.gone)
-            self.pause(0.2)  # other workers are on the last trials, which may come back or need confirming
+            self.pause(0.5)  # other workers are on the last trials, which may come back or need confirming
         return None
 
     def _proposed(self, lease: Lease) -> Trial:
@@ -107,15 +109,18 @@ class Work:
             wanted = self.store.report(lease, report)
             if self.stopped() or not wanted:
                 return Verdict.GIVE_BACK
-            if any(t.state is TrialState.RUNNING and t.number != trial.number for t in self.seen.values()):
+            others = any(t.state is TrialState.RUNNING and t.number != trial.number for t in self.seen.values())
+            if others or time.monotonic() - self.looked > LOOK_SECONDS:
                 self._look_around(besides=trial.number)
             if self.search.should_prune(trial.number, report.epoch, report.value):
                 return Verdict.PRUNE
+            if trial.confirms is not None:  # a run cut short confirms nothing, so it does not count
+                return Verdict.PRUNE if self._late(searching=False) else Verdict.GO_ON
             limit = self.spec.search.trial_time
-            if self._late(searching=trial.confirms is None) or (limit and time.monotonic() - began >= limit):
+            if self._late(searching=True) or (limit and time.monotonic() - began >= limit):
                 return Verdict.HALT
             left = self.store.epochs_left(self.study_id) if self.spec.search.epochs else None
-            return Verdict.HALT if left is not None and left <= 0 and trial.confirms is None else Verdict.GO_ON
+            return Verdict.HALT if left is not None and left <= 0 else Verdict.GO_ON
 
         def keep_weights(result: TrialResult) -> Path | None:
             if trial.confirms is not None:
@@ -125,7 +130,10 @@ class Work:
             return self.checkpoints / f"trial-{trial.number:04d}.ckpt" if trial.number in numbers else None
 
         config = trial_config(self.spec.base_config, trial.params or {}, trial.seed)
-        return self.training.train(config, on_report, keep_weights)
+        result = self.training.train(config, on_report, keep_weights)
+        if trial.confirms is not None and result.state is TrialState.PRUNED and not result.infeasible:
+            return replace(result, reason="the time budget was spent before this confirming run had ended")
+        return result
 
     def _look_around(self, besides: int | None = None) -> None:
         """Tell the search what has changed in the storage."""
@@ -133,6 +141,7 @@ class Work:
         changed = [t for t in self.store.trials(self.study_id, known) if t.number != besides]
         self.seen |= {trial.number: trial for trial in changed}
         self.search.see(changed)
+        self.looked = time.monotonic()
 
     def _confirmations(self, trials: list[Trial]) -> list[tuple[int, int]]:
         seeds = 0 if self._late(searching=False) else self.spec.search.confirm
@@ -148,7 +157,7 @@ class Work:
     def _stop_if_hopeless(self, result: TrialResult) -> None:
         """Give the study up when trial after trial raises and none has ever got through: the fault is not theirs."""
         self.failures = self.failures + 1 if result.state is TrialState.FAILED else 0
-        if self.failures >= HOPELESS:
+        if self.failures >= MAX_FAILURES_IN_A_ROW:
             self._look_around()
             if not leading(self.seen.values(), self.spec.goal):
                 raise StudyStopped(f"{self.failures} trials failed one after the other; the last: {result.reason}")
@@ -159,6 +168,7 @@ class Work:
             return
         self._look_around()
         leaders = {f"trial-{t.number:04d}.ckpt" for t in leading(self.seen.values(), self.spec.goal)}
-        for path in self.checkpoints.glob("trial-*.ckpt"):
-            if path.name not in leaders:
-                path.unlink(missing_ok=True)
+        for trial in self.seen.values():
+            name = f"trial-{trial.number:04d}.ckpt"
+            if trial.state.finished and name not in leaders:  # one that still runs may just have saved its own
+                (self.checkpoints / name).unlink(missing_ok=True)

@@ -76,8 +76,11 @@ class Best:
         return self._build().datamodule
 
     def _build(self) -> Built:
+        from lightning.pytorch.utilities.seed import isolate_rng
+
         from tuner.training.blueprint import Blueprint  # torch and lightning are only loaded when they are needed
 
         config = self.config
         config["trainer"] = {}
-        return Blueprint(config).build(config, callbacks=[])
+        with isolate_rng():  # looking at a best must not change what the caller's program draws next
+            return Blueprint(config).build(config, callbacks=[])

@@ -91,11 +91,16 @@ def _runs(trial: Trial, trials: Iterable[Trial]) -> list[Trial]:
     return [t for t in trials if t.confirms == trial.number and t.state is TrialState.COMPLETE]
 
 
+def _cut_short(run: Trial) -> bool:
+    """Whether a confirming run was ended by a budget: it says nothing."""
+    return run.state is TrialState.PRUNED and run.result is not None and not run.result.infeasible
+
+
 def _ranked(contenders: Sequence[Trial], trials: Sequence[Trial], objective: Objective) -> list[Trial]:
     """Contenders by the mean of their confirming runs, best first; a run that did not complete counts as the worst."""
 
     def score(trial: Trial) -> tuple[float, int]:
-        repeats = [t for t in trials if t.confirms == trial.number]
+        repeats = [t for t in trials if t.confirms == trial.number and not _cut_short(t)]
         values = [
             objective.worst if t.value is None or t.state is not TrialState.COMPLETE else t.value for t in repeats
         ]

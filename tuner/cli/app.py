@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -226,6 +227,7 @@ def best(
 def stop(name: StudyName) -> None:
     """Stop a study cleanly: its running trials go back to the queue."""
     from tuner.service.entry import open_storage
+    from tuner.service.identity import gone
     from tuner.storage import RUNNING, STOPPED
 
     with open_storage(Home.from_environment()) as store:
@@ -234,6 +236,7 @@ def stop(name: StudyName) -> None:
             typer.echo(f"{name} is {row.state}; there is nothing to stop.", err=True)
             return
         store.set_state(row.id, STOPPED)
+        store.reclaim(row.id, gone)
     typer.echo(f"{name} stops at the next epoch of its running trials. Go on with: tuner resume {name}", err=True)
 
 
@@ -275,7 +278,13 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="The port on thi
 
         typer.echo(f"MLflow is a server already: {shown(home.tracking)}")
         return
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise typer.BadParameter(f"{port} is taken on this machine. Choose another.", param_hint="--port")
+    from tuner.tracking.local_store import create_local_store
+
     home.artifacts.mkdir(parents=True, exist_ok=True)
+    create_local_store(home.tracking, home.artifacts)
     typer.echo(f"MLflow UI: http://127.0.0.1:{port}  (Ctrl-C ends it)", err=True)
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", home.tracking, "--default-artifact-root", home.artifacts.as_uri()]
@@ -302,7 +311,7 @@ def init_db() -> None:
     from tuner.service.entry import open_storage
 
     home = Home.from_environment()
-    with open_storage(home, create=True):
+    with open_storage(home, create=True, migrate=True):
         typer.echo(f"{shown(home.storage)} is ready.")
 
 

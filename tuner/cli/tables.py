@@ -75,7 +75,12 @@ def study_page(row: StudyRow, result: StudyResult, trials: Sequence[Trial]) -> G
 
     leaders = leading(trials, objective, LEADERS)
     if leaders:
-        parts += [Text("\nLeaders", style="bold"), _leaders_table(leaders, objective, row.document["space"])]
+        by = (
+            ", by their own value; the best is chosen by its confirming runs"
+            if result.chosen and result.chosen.seeds
+            else ""
+        )
+        parts += [Text(f"\nLeaders{by}", style="bold"), _leaders_table(leaders, objective, row.document["space"])]
     bad = [t for t in trials if t.result is not None and (t.result.infeasible or t.state is TrialState.FAILED)]
     if bad:
         table = Table("trial", "state", "reason", box=None, header_style="bold")

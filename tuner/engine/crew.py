@@ -54,7 +54,8 @@ class Crew:
         except EOFError:
             child.join()
             raise StudyStopped(
-                f"importing the study's classes killed the process (exit code {child.exitcode})."
+                f"the process that checks the study died (exit code {child.exitcode}): importing the study's classes "
+                'killed it, or a script calls tuner.run with workers without `if __name__ == "__main__":` above.'
             ) from None
         finally:
             receive.close()

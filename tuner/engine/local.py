@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
 import threading
@@ -16,14 +17,14 @@ from types import FrameType
 from typing import Any
 
 from tuner.engine.crew import STUDY_FAILED, Crew
-from tuner.errors import StudyStopped
+from tuner.errors import StudyStopped, TunerError
 from tuner.home import Home, silence_telemetry
 from tuner.service.courier import Courier
 from tuner.service.entry import enter, open_storage, spec_of
 from tuner.service.identity import gone
 from tuner.service.result import StudyResult, result_of
 from tuner.spec import StudySpec, read_study
-from tuner.storage import STOPPED, Store
+from tuner.storage import FAILED, STOPPED, Store, StudyRow
 
 log = logging.getLogger("tuner")
 
@@ -63,6 +64,11 @@ def run(
         KeyboardInterrupt: interrupted; the state is saved, running trials are back in the queue.
     """
     silence_telemetry()
+    if workers and multiprocessing.parent_process() is not None:
+        raise TunerError(
+            "a worker process was about to run the whole study again, because starting it runs the script that "
+            'called tuner.run. Put that call under `if __name__ == "__main__":`, or use workers=0.'
+        )
     home = home or Home.from_environment()
     crew = Crew(home) if workers else None
     if not resume:
@@ -94,9 +100,8 @@ def _run_here(spec: StudySpec, store: Store, home: Home) -> StudyResult:
     from tuner.service.worker import work_on
 
     stop = threading.Event()
-    began = time.monotonic()
-    courier = Courier(spec.study, home).start()
     row = store.study(spec.study)
+    courier = Courier(spec.study, home).start()
     try:
         with _on_interrupt(lambda *_: stop.set()):
             work_on(spec.study, home, stop)
@@ -104,14 +109,12 @@ def _run_here(spec: StudySpec, store: Store, home: Home) -> StudyResult:
             store.set_state(row.id, STOPPED)
             raise KeyboardInterrupt
     finally:
-        store.spend(row.id, time.monotonic() - began)
-        courier.finish()
+        _finish(courier, store, row)
     return result_of(store, spec.study, home)
 
 
 def _run_crew(spec: StudySpec, store: Store, home: Home, crew: Crew, workers: int, watch: Watch) -> StudyResult:
     """Train in worker processes; this one watches them and brings their results to MLflow."""
-    began = time.monotonic()
     row = store.study(spec.study)
     store.reclaim(row.id, gone)
     threads = _threads(workers)
@@ -126,13 +129,24 @@ def _run_crew(spec: StudySpec, store: Store, home: Home, crew: Crew, workers: in
         if courier.in_charge:  # another terminal may be running the same study, and goes on
             store.set_state(row.id, STOPPED)
         raise
+    except StudyStopped as error:
+        store.set_state(row.id, FAILED, str(error))
+        raise
     finally:
-        _stop(running)
-        store.reclaim(row.id, gone)
-        store.spend(row.id, time.monotonic() - began)
-        courier.finish()
-        watch(store, spec.study)
+        with _on_interrupt(lambda *_: _kill(running)):  # a second Ctrl-C waits for nobody, but still cleans up
+            _stop(running)
+            store.reclaim(row.id, gone)
+            _finish(courier, store, row)
+            watch(store, spec.study)
     return result_of(store, spec.study, home)
+
+
+def _finish(courier: Courier, store: Store, row: StudyRow) -> None:
+    """End the courier, and say what it could not bring."""
+    courier.finish()
+    if waiting := store.count_untracked(row.id):
+        reason = courier.problem or "another process brings them"
+        log.warning(f"{waiting} trials are not in MLflow yet ({reason}); tuner resume {row.name} sends them.")
 
 
 def _threads(workers: int) -> int:
@@ -144,7 +158,8 @@ def _threads(workers: int) -> int:
 def _watch(study: str, store: Store, crew: Crew, running: dict[int, BaseProcess], threads: int, watch: Watch) -> None:
     """Watch until every worker has ended by itself; start those again that died."""
     row = store.study(study)
-    restarts = finished = 0
+    deaths: dict[int, int] = {}
+    finished = 0
     while running:
         wait([worker.sentinel for worker in running.values()], timeout=LOOK_SECONDS)
         watch(store, study)
@@ -158,8 +173,10 @@ def _watch(study: str, store: Store, crew: Crew, running: dict[int, BaseProcess]
             if worker.exitcode:
                 store.reclaim(row.id, gone)
                 done = sum(trial.state.finished for trial in store.trials(row.id))
-                restarts, finished = (restarts + 1 if done == finished else 1), done
-                if restarts > MAX_RESTARTS:
+                if done > finished:
+                    deaths.clear()
+                finished, deaths[index] = done, deaths.get(index, 0) + 1
+                if deaths[index] > MAX_RESTARTS:
                     raise StudyStopped(
                         f"workers keep dying (exit code {worker.exitcode}): {crew.last_words(study, index)}"
                     )
@@ -176,6 +193,11 @@ def _stop(running: Mapping[int, BaseProcess]) -> None:
         if worker.is_alive():
             worker.kill()
             worker.join()
+
+
+def _kill(running: Mapping[int, BaseProcess]) -> None:
+    for worker in running.values():
+        worker.kill()
 
 
 def _raise_interrupt(*_: Any) -> None:

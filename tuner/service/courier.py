@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tuner.best import Chosen, choose
-from tuner.errors import TrackingUnavailable
+from tuner.errors import StorageUnavailable, TrackingRefused
 from tuner.home import Home, shown
 from tuner.search import OptunaCopy
 from tuner.service.entry import spec_of
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("tuner")
 
 TICK_SECONDS = 1.0
-LONGEST_WAIT_SECONDS = 60.0
+LONGEST_WAIT_SECONDS = 30.0  # well within the courier's lease, which each round renews
 
 
 @dataclass
@@ -50,7 +50,6 @@ class Courier:
         self.problem: str | None = None
         self.in_charge = False  # whether this is the one courier of the study, so its process the one that runs it
         self._end = threading.Event()
-        self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="tuner-courier", daemon=True)
 
     def start(self) -> Courier:
@@ -64,49 +63,47 @@ class Courier:
         self._thread.join(patience)
         if self._thread.is_alive():
             self.problem = f"MLflow at {shown(self.home.tracking)} takes longer than {patience:.0f} s"
-        elif self._error is not None:
-            raise self._error
 
     def _run(self) -> None:
         database = Database(self.home.storage)
-        try:
-            store = Store(database)
-            row = store.study(self.study)
-            owner = identity()
-            route = Route(store, row, spec_of(row), self.home)
-            wait = self.tick
-            ledger = {"courier": 0.0, "courier_cpu": 0.0}
-            while True:
-                last = self._end.is_set()
-                self.in_charge = store.become_courier(row.id, owner, gone)
+        store, owner = Store(database), identity()
+        route: Route | None = None
+        ledger = {"courier": 0.0, "courier_cpu": 0.0}
+        wait, spent_until = self.tick, time.monotonic()
+        while True:
+            last = self._end.is_set()
+            began, cpu = time.perf_counter(), time.thread_time()
+            try:
+                row = store.study(self.study)
+                was_in_charge, self.in_charge = self.in_charge, store.become_courier(row.id, owner, gone)
                 if self.in_charge:
-                    began, cpu = time.perf_counter(), time.thread_time()
-                    try:
-                        route.go(last=last)
-                        self.problem, wait = None, self.tick
-                    except TrackingUnavailable as error:
-                        if self.problem is None:
-                            log.warning("%s Training goes on; what is missing there waits and is sent later.", error)
-                        self.problem = str(error)
-                        wait = min(wait * 2, LONGEST_WAIT_SECONDS)
-                    ledger["courier"] += time.perf_counter() - began
-                    ledger["courier_cpu"] += time.thread_time() - cpu
-                if last:
-                    break
-                self._wait(store, row, owner, wait)
-            store.add_ledger(row.id, ledger)
-            store.leave_courier(row.id, owner)
-            route.close()
-        except BaseException as error:  # noqa: BLE001 - handed to whoever calls finish()
-            self._error = error
+                    moment = time.monotonic()
+                    store.spend(row.id, moment - spent_until)
+                    spent_until = moment
+                    if route is None or not was_in_charge:  # what another courier sent meanwhile is not in its memory
+                        route = Route(store, row, spec_of(row), self.home)
+                    route.go(last=last)
+                    self.problem, wait = None, self.tick
+            except Exception as error:  # noqa: BLE001 - whatever fails here must end neither tracking nor training
+                if self.problem is None:
+                    log.warning("%s Training goes on; what is missing there waits and is sent later.", error)
+                self.problem = str(error)
+                wait = min(wait * 2, LONGEST_WAIT_SECONDS)
+            ledger["courier"] += time.perf_counter() - began
+            ledger["courier_cpu"] += time.thread_time() - cpu
+            if last:
+                break
+            self._end.wait(wait)
+        try:
+            if self.in_charge:
+                store.add_ledger(row.id, ledger)
+                store.leave_courier(row.id, owner)
+        except StorageUnavailable as error:
+            log.warning("%s", error)
         finally:
+            if route is not None:
+                route.close()
             database.close()
-
-    def _wait(self, store: Store, row: StudyRow, owner: str, seconds: float) -> None:
-        """Wait, telling the storage now and then that somebody runs this study."""
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0 and not self._end.wait(min(left, 10.0)):
-            store.become_courier(row.id, owner, gone)
 
 
 class Route:
@@ -121,6 +118,7 @@ class Route:
         self._optuna: OptunaCopy | None = None
         self._tracker: MLflowTracker | None = None
         self._told_progress: set[int] = set()
+        self._told_facts = False
 
     def go(self, *, last: bool) -> None:
         """Bring what is new; on the `last` round also how the study stands."""
@@ -146,12 +144,17 @@ class Route:
         sent: dict[int, tuple[int, str | None]] = {}
         try:
             for item in self._store.untracked(self._row.id):
-                run = tracker.write(item.trial, item.reports, item.run_id)
+                try:
+                    run = tracker.write(item.trial, item.reports, item.run_id)
+                except TrackingRefused as error:
+                    log.warning("trial %d is not in MLflow: %s", item.trial.number, error)
+                    run = item.run_id
                 sent[item.trial.number] = (item.trial.revision, run)
         finally:
             if sent:
                 self._store.mark_tracked(self._row.id, sent)
         tracker.progress(self._new_progress())
+        self._tell_facts(tracker)
         if last:
             self._tell_how_it_stands(tracker)
 
@@ -159,7 +162,8 @@ class Route:
         from tuner.tracking import MLflowTracker  # a second of imports, beside the training and not before it
 
         spec, row = self._spec, self._row
-        tracker = MLflowTracker(self._home.tracking, self._home.artifacts, spec.study, spec.goal)
+        uid = row.tracked.get("uid")
+        tracker = MLflowTracker(self._home.tracking, self._home.artifacts, spec.study, spec.goal, uid)
         tags = {"mlflow.source.name": "tuner", "tuner.sampler": spec.search.sampler, "tuner.pruner": spec.search.pruner}
         params = {
             "model": spec.model.class_path,
@@ -172,10 +176,24 @@ class Route:
             tracker.attach(
                 {"study.yaml": write_yaml(spec.document()), "space.yaml": write_yaml(spec.searched.document())}
             )
-            self._store.set_tracked(row.id, {"run_id": run})
+            self._store.set_tracked(row.id, {**row.tracked, "run_id": run})
             self._row = self._store.study(row.name)
         self._tracker = tracker
         return tracker
+
+    def _tell_facts(self, tracker: MLflowTracker) -> None:
+        """Tag the parent run with where the study runs, as soon as its first worker has said so."""
+        if self._told_facts:
+            return
+        facts = self._store.study(self._row.name).facts
+        if "data_hash" not in facts:
+            return
+        tags = {f"tuner.version.{name}": number for name, number in facts["versions"].items()}
+        tags |= {"tuner.data_hash": facts["data_hash"], "tuner.platform": facts["platform"]}
+        if facts.get("git_commit"):
+            tags |= {"mlflow.source.git.commit": facts["git_commit"], "tuner.git_dirty": str(facts["git_dirty"])}
+        tracker.tag(tags)
+        self._told_facts = True
 
     def _new_progress(self) -> list[tuple[int, float, float]]:
         """The best value so far, at each complete proposal that it has not been told for."""
@@ -192,11 +210,6 @@ class Route:
         row = self._store.study(self._row.name)
         summary = self._store.summary(row.id)
         tags = {"tuner.state": row.state}
-        tags |= {f"tuner.version.{name}": number for name, number in row.facts.get("versions", {}).items()}
-        if row.facts.get("git_commit"):
-            tags["mlflow.source.git.commit"] = row.facts["git_commit"]
-        if row.facts.get("data_hash"):
-            tags["tuner.data_hash"] = row.facts["data_hash"]
         metrics = {
             "epochs": float(summary.epochs),
             "seconds": summary.seconds,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import platform
 import subprocess
 import threading
@@ -15,7 +16,7 @@ from typing import Any
 
 import torch
 
-from tuner.errors import StudyStopped
+from tuner.errors import StorageUnavailable, StudyStopped
 from tuner.home import Home
 from tuner.search import Search
 from tuner.service.entry import spec_of
@@ -24,6 +25,8 @@ from tuner.spec import StudySpec, trial_config
 from tuner.storage import FAILED, Database, Lease, Store
 from tuner.study import Work
 from tuner.training import Blueprint, LightningTraining
+
+log = logging.getLogger("tuner")
 
 HEARTBEAT_SECONDS = 10.0
 
@@ -116,8 +119,12 @@ class Leases:
         while not self._closed.wait(HEARTBEAT_SECONDS):
             with self._lock:
                 held = list(self._held.values())
-            if held:
+            if not held:
+                continue
+            try:
                 self._store.renew(held)
+            except StorageUnavailable as error:  # the next beat tries again, well before the leases run out
+                log.warning("a heartbeat was lost: %s", error)
 
 
 def facts(spec: StudySpec, blueprint: Blueprint) -> dict[str, Any]:
@@ -130,7 +137,7 @@ def facts(spec: StudySpec, blueprint: Blueprint) -> dict[str, Any]:
     libraries = ("tuner", "torch", "lightning", "optuna", "mlflow", "sqlalchemy", "numpy")
     return {
         "versions": {"python": platform.python_version(), **{name: version(name) for name in libraries}},
-        "git_commit": _git_commit(),
+        **_git(),
         "platform": platform.platform(),
         "torch_threads": torch.get_num_threads(),
         "data_hash": data_hash,
@@ -141,13 +148,15 @@ def _hash(document: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _git_commit() -> str | None:
-    """The commit of the folder the study was started in, with `+changes` if it has uncommitted ones."""
+def _git() -> dict[str, Any]:
+    """The commit of the folder the study was started in, and whether tracked files differ from it."""
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-        if head.returncode != 0:
-            return None
-        changed = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=False)
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=False
+        )
     except FileNotFoundError:
-        return None
-    return head.stdout.strip() + ("+changes" if changed.stdout.strip() else "")
+        return {"git_commit": None}
+    if head.returncode != 0:
+        return {"git_commit": None}
+    return {"git_commit": head.stdout.strip(), "git_dirty": bool(changed.stdout.strip())}

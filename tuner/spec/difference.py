@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tuner.spec.study_spec import BUDGETS
+from tuner.space import Parameter
+from tuner.spec.study_spec import BUDGETS, SearchSpec
 
 
 def difference(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """List (path, stored value, given value) for all that differs, budgets apart; a missing side is None."""
     changes: list[tuple[str, Any, Any]] = []
-    _compare(_without_budgets(stored), _without_budgets(given), "", changes)
+    _compare(_comparable(stored), _comparable(given), "", changes)
     return changes
 
 
-def _without_budgets(document: Mapping[str, Any]) -> dict[str, Any]:
-    search = {key: value for key, value in document["search"].items() if key not in BUDGETS}
-    return {**document, "search": search}
+def _comparable(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A document with every default spelt out, without budgets and without what only people read."""
+    search = SearchSpec.model_validate(document["search"]).model_dump(exclude=set(BUDGETS))
+    space = {
+        path: Parameter.model_validate(parameter).model_dump(by_alias=True, exclude={"what", "why"})
+        for path, parameter in document["space"].items()
+    }
+    return {**document, "search": search, "space": space}
 
 
 def _compare(old: Any, new: Any, path: str, changes: list[tuple[str, Any, Any]]) -> None:

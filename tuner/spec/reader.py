@@ -63,7 +63,7 @@ def read_study(
     except ValidationError as error:
         problems += problems_of(error, StudySpec)
     if space is not None:
-        space = space.without(_fixed(document, space))
+        space = space.without(_fixed(document, space, [path for path, _ in overrides]))
     if inspect is not None:
         wrong = {problem.path.split(".")[0] for problem in problems}
         found = inspect({key: value for key, value in document.items() if key not in wrong}, space)
@@ -166,8 +166,10 @@ def _heading(path: str) -> list[str]:
     return path.split(".", 1) if path.startswith("when.") else path.split(".")
 
 
-def _fixed(document: Mapping[str, Any], space: Space) -> dict[str, Any]:
-    """The paths that the study file sets itself and so takes out of a shipped space."""
+def _fixed(document: Mapping[str, Any], space: Space, overridden: Sequence[str]) -> dict[str, Any]:
+    """The paths that are not searched: those the file sets beside a shipped space, and those that --set names."""
     absent = object()
-    values = {path: at_path(document, path, absent) for path in space.parameters if path not in space.stated}
+    named = {path.replace(".init_args.", ".") for path in overridden}
+    searched = space.stated - named
+    values = {path: at_path(document, path, absent) for path in space.parameters if path not in searched}
     return {path: value for path, value in values.items() if value is not absent}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from typing import Annotated, Any, Literal
 
@@ -72,6 +73,13 @@ class SearchSpec(Strict):
     cohort: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     confirm: int = Field(3, ge=0, le=100)
     patience: Literal["auto"] | Annotated[int, Field(ge=1)] | None = "auto"
+
+    @field_validator("sampler")
+    @classmethod
+    def _installed(cls, value: str) -> str:
+        if value == "cmaes" and importlib.util.find_spec("cmaes") is None:
+            raise ValueError("cmaes needs a package of that name. Run: pip install 'tuner[cmaes]'")
+        return value
 
     @field_validator("training")
     @classmethod

@@ -2,7 +2,7 @@
 
 from tuner.storage.database import Database, share_safely
 from tuner.storage.rows import COMPLETE, FAILED, RUNNING, STOPPED, Lease, StudyRow, Summary
-from tuner.storage.schema import initialise
+from tuner.storage.schema import initialise, is_current
 from tuner.storage.store import Store
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "StudyRow",
     "Summary",
     "initialise",
+    "is_current",
     "share_safely",
 ]

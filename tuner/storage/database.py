@@ -70,6 +70,12 @@ class Database:
             raise StorageUnavailable(f"the storage {shown(url)} cannot be made: {error}.") from error
         share_safely(self.engine)
 
+    def told(self, error: DBAPIError) -> str:
+        """What the driver says, in one line and without the password."""
+        text = str(error.orig).strip().splitlines()[0] if error.orig else str(error)
+        password = self.engine.url.password
+        return shown(text.replace(str(password), "***") if password else text)
+
     def exists(self) -> bool:
         """Whether there is a database to open; of a server one only learns by asking."""
         return self._file is None or self._file.exists()
@@ -103,7 +109,7 @@ class Database:
         except (OperationalError, DBAPIError) as error:
             if isinstance(error, sa.exc.IntegrityError):
                 raise
-            reason = str(error.orig).strip().splitlines()[0] if error.orig else str(error)
+            reason = self.told(error)
             hint = ""
             if "no such table" in reason or getattr(error.orig, "sqlstate", None) == _UNDEFINED_TABLE:
                 hint = " Its tables are missing: run `tuner init-db` once."

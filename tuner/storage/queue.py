@@ -169,6 +169,18 @@ class Queue:
                 self._requeue(session, trial, counts=True)
             return [trial.number for trial in lost]
 
+    def retry_failed(self, study_id: int) -> None:
+        """Return every FAILED trial to the queue: what made them fail may have been mended."""
+        with self.database.write() as session:
+            failed = session.scalars(
+                sa.select(TrialTable).where(TrialTable.study_id == study_id, TrialTable.state == TrialState.FAILED)
+            ).all()
+            for trial in failed:
+                trial.state, trial.attempt = TrialState.WAITING, 0
+                trial.token += 1
+                trial.revision += 1
+                session.execute(sa.delete(ReportTable).where(ReportTable.trial_id == trial.id))
+
     def plan(self, study_id: int, needed: Callable[[list[Trial]], list[tuple[int, int]]]) -> Unfinished | None:
         """Queue confirming runs, once no proposal is unfinished.
 

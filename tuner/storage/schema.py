@@ -51,7 +51,9 @@ def is_current(database: Database) -> bool:
             context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
             found = context.get_current_revision()
     except DBAPIError as error:
-        raise StorageUnavailable(f"the storage {shown(database.url)} does not answer: {error.orig}.") from error
+        raise StorageUnavailable(
+            f"the storage {shown(database.url)} does not answer: {database.told(error)}."
+        ) from error
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
     if found is not None and found not in known:
         raise StorageUnavailable(

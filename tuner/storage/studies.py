@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,12 +53,35 @@ class Studies:
                 created = session.execute(sa.select(now())).scalar_one()
                 session.add(
                     StudyTable(
-                        name=name, document=document, state=RUNNING, seed=seed, created_at=created, facts={}, tracked={}
+                        name=name,
+                        document=document,
+                        state=RUNNING,
+                        seed=seed,
+                        created_at=created,
+                        facts={},
+                        tracked={"uid": uuid.uuid4().hex},
                     )
                 )
         except sa.exc.IntegrityError:
             pass  # two runs of a new study began at once, and the other was first: continue its study
         return self.study(name)
+
+    def replace(self, study_id: int, document: dict[str, Any], seed: int) -> bool:
+        """Put another document in a study's place, if nothing of it has succeeded or runs; say whether it was."""
+        with self.database.write() as session:
+            study = session.get_one(StudyTable, study_id, with_for_update=True)
+            begun = session.scalar(
+                sa.select(sa.func.count()).where(
+                    TrialTable.study_id == study_id,
+                    TrialTable.state.in_([TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED]),
+                )
+            )
+            if begun:
+                return False
+            session.execute(sa.delete(TrialTable).where(TrialTable.study_id == study_id))
+            study.document, study.seed, study.state, study.reason = document, seed, RUNNING, None
+            study.facts, study.tracked = {}, {"uid": uuid.uuid4().hex}
+            return True
 
     def go_on(self, study_id: int, document: dict[str, Any]) -> None:
         """Set a study running, with this document (its budgets may have changed)."""

@@ -7,6 +7,7 @@ Every write may be repeated: run ids are found again by tag, and MLflow itself d
 from __future__ import annotations
 
 import math
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ import mlflow
 from mlflow.entities import Metric, Param, RunStatus, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
-from tuner.errors import TrackingUnavailable
+from tuner.errors import TrackingRefused, TrackingUnavailable
 from tuner.home import shown
 from tuner.tracking.local_store import create_local_store
 from tuner.trial import Objective, Trial, TrialState
@@ -32,7 +33,9 @@ _STATUS = {
     TrialState.FAILED: RunStatus.FAILED,
 }
 _MAX_PARAM, _MAX_TAG, _BATCH = 6000, 8000, 1000
-PARENT, STUDY, NUMBER, TOKEN = "mlflow.parentRunId", "tuner.study", "tuner.trial", "tuner.token"
+PARENT, STUDY, UID = "mlflow.parentRunId", "tuner.study", "tuner.uid"
+NUMBER, TOKEN = "tuner.trial", "tuner.token"
+_REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST")
 
 
 class MLflowTracker:
@@ -43,12 +46,14 @@ class MLflowTracker:
         artifacts: where artifacts go when the URI is a database; a server has its own place.
         study: the study's name, which is also the experiment's and the parent run's.
         objective: named in tags, and logged as `best_…`.
+        uid: tells this study from others of its name on the same server; by default the name.
 
     Every method raises TrackingUnavailable when MLflow does not answer; nothing is lost by calling it again.
     """
 
-    def __init__(self, uri: str, artifacts: Path, study: str, objective: Objective) -> None:
+    def __init__(self, uri: str, artifacts: Path, study: str, objective: Objective, uid: str | None = None) -> None:
         self.uri = uri
+        self.uid = uid or study
         self.study = study
         self.objective = objective
         self._artifacts = artifacts
@@ -69,7 +74,9 @@ class MLflowTracker:
             parent = known_run if known_run and self._exists(known_run) else self._find_parent()
             if parent is None:
                 parent = self._client.create_run(
-                    self._experiment, run_name=self.study, tags={STUDY: self.study, "tuner.kind": "study"}
+                    self._experiment,
+                    run_name=self.study,
+                    tags={STUDY: self.study, UID: self.uid, "tuner.kind": "study"},
                 ).info.run_id
             self._parent = parent
             self._client.update_run(parent, status="RUNNING")
@@ -103,7 +110,7 @@ class MLflowTracker:
                 self._log_params(run, {**(trial.params or {}), "seed_everything": trial.seed})
                 self._described.add(run)
             metrics = [
-                Metric(name, value, int(at * 1000), epoch)
+                Metric(_legal(name), value, int(at * 1000), epoch)
                 for epoch, at, values in reports
                 if epoch > self._sent.get(run, 0)
                 for name, value in values.items()
@@ -121,7 +128,7 @@ class MLflowTracker:
                 best = {f"best_{name}": value for name, value in result.metrics.items()}
                 best |= {"best_epoch": float(result.best_epoch or 0), "epochs": float(result.epochs)}
                 best |= {f"seconds_{phase}": seconds for phase, seconds in result.seconds.items()}
-                metrics += [Metric(n, v, ended, 0) for n, v in best.items() if math.isfinite(v)]
+                metrics += [Metric(_legal(n), v, ended, 0) for n, v in best.items() if math.isfinite(v)]
             self._log(run, metrics, tags)
             self._sent[run] = reports[-1][0] if reports else 0
             if trial.result is not None:
@@ -131,8 +138,13 @@ class MLflowTracker:
     def progress(self, values: Sequence[tuple[int, float, float]]) -> None:
         """Log the best value so far on the parent, by trial: (number, seconds since 1970, value)."""
         with self._mapped():
-            name = f"best_{self.objective.metric}"
+            name = _legal(f"best_{self.objective.metric}")
             self._log(self._parent, [Metric(name, value, int(at * 1000), number) for number, at, value in values], {})
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the parent run."""
+        with self._mapped():
+            self._log(self._parent, [], tags)
 
     def attach(self, files: Mapping[str, str]) -> None:
         """Save texts as artifacts of the parent run, by file name."""
@@ -146,7 +158,9 @@ class MLflowTracker:
         """Say how the study ended: FINISHED, FAILED or KILLED."""
         with self._mapped():
             moment = int(time.time() * 1000)
-            numbers = [Metric(name, value, moment, 0) for name, value in metrics.items() if math.isfinite(value)]
+            numbers = [
+                Metric(_legal(name), value, moment, 0) for name, value in metrics.items() if math.isfinite(value)
+            ]
             self._log(self._parent, numbers, tags)
             self._client.set_terminated(self._parent, status)
 
@@ -179,14 +193,19 @@ class MLflowTracker:
             return False
 
     def _find_parent(self) -> str | None:
-        runs = self._client.search_runs([self._experiment], "tags.`tuner.kind` = 'study'", max_results=1)
+        mine = f"tags.`tuner.kind` = 'study' and tags.`{UID}` = '{self.uid}'"
+        runs = self._client.search_runs([self._experiment], mine, max_results=1)
         return runs[0].info.run_id if runs else None
 
     def _children(self) -> Iterator[Any]:
         token = None
         while True:
             page = self._client.search_runs(
-                [self._experiment], f"tags.`{NUMBER}` != ''", ViewType.ACTIVE_ONLY, 5000, page_token=token
+                [self._experiment],
+                f"tags.`{NUMBER}` != '' and tags.`{UID}` = '{self.uid}'",
+                ViewType.ACTIVE_ONLY,
+                5000,
+                page_token=token,
             )
             yield from page
             token = page.token
@@ -205,6 +224,7 @@ class MLflowTracker:
             tags={
                 PARENT: above,
                 STUDY: self.study,
+                UID: self.uid,
                 NUMBER: str(trial.number),
                 TOKEN: str(trial.token),
                 "tuner.kind": "trial" if trial.confirms is None else "confirmation",
@@ -215,7 +235,9 @@ class MLflowTracker:
         return str(run)
 
     def _log_params(self, run: str, params: Mapping[str, Any]) -> None:
-        self._client.log_batch(run, params=[Param(name, str(value)[:_MAX_PARAM]) for name, value in params.items()])
+        self._client.log_batch(
+            run, params=[Param(_legal(name), str(value)[:_MAX_PARAM]) for name, value in params.items()]
+        )
 
     def _log(self, run: str, metrics: Sequence[Metric], tags: Mapping[str, str]) -> None:
         told = [RunTag(name, value[:_MAX_TAG]) for name, value in tags.items()]
@@ -226,6 +248,15 @@ class MLflowTracker:
     def _mapped(self) -> Iterator[None]:
         try:
             yield
+        except TrackingUnavailable:
+            raise
         except Exception as error:  # MLflow lets its database's and its HTTP library's own errors through
             reason = shown(str(error)).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+            if getattr(error, "error_code", None) in _REFUSED:
+                raise TrackingRefused(f"MLflow at {shown(self.uri)} refuses this: {reason}") from error
             raise TrackingUnavailable(f"MLflow at {shown(self.uri)} does not answer: {reason}") from error
+
+
+def _legal(name: str) -> str:
+    """A metric's or parameter's name as MLflow takes it: letters, digits and `_-./: `, at most 250 of them."""
+    return re.sub(r"[^\w\-./: ]", "_", name)[:250]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -129,6 +130,8 @@ def quiet_lightning() -> None:
     """Silence Lightning's banners; its warnings still come."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # Lightning's own use of what torch has deprecated: nothing a user could do about it.
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
 
 
 def _without_trainer(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -72,6 +72,8 @@ def import_class(class_path: str, base: type, at: str) -> tuple[type | None, lis
     except Exception as error:  # noqa: BLE001 - the user's module runs here and may raise anything
         return None, [Problem(at, f"importing {module_name} raised {type(error).__name__}: {error}")]
     found = getattr(module, name, None)
+    if found is None and _is_module(class_path):
+        return None, [Problem(at, f"{class_path} is a module. Name a class in it: {class_path}.ClassName")]
     if found is None:
         return None, [Problem(at, f"{module_name} has no {name!r}.{did_you_mean(name, dir(module))}")]
     if not (isinstance(found, type) and issubclass(found, base)):
@@ -200,6 +202,13 @@ def _neighbours(module_name: str) -> list[str]:
     parent, _, _ = module_name.rpartition(".")
     path = getattr(importlib.import_module(parent), "__path__", []) if parent else None
     return [f"{parent}.{m.name}" if parent else m.name for m in pkgutil.iter_modules(path)]
+
+
+def _is_module(path: str) -> bool:
+    try:
+        return importlib.util.find_spec(path) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _kind(found: Any) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import logging
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from tuner.errors import StudyStopped, TrialDiverged, TrialFailed, TrialInterrupted, TrialOutOfMemory
 from tuner.training.blueprint import Blueprint, Built
 from tuner.training.observer import Observer
-from tuner.trial import Objective, OnReport, TrialResult, TrialState
+from tuner.trial import Objective, OnReport, Report, TrialResult, TrialState, Verdict
+
+log = logging.getLogger("tuner")
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed")
 
@@ -63,7 +67,16 @@ class LightningTraining:
             TrialInterrupted: somebody asked to stop.
             StudyStopped: the study itself is wrong (the objective's metric is not logged).
         """
-        observer = Observer(self.objective, self.patience, on_report, self.interrupted)
+        unreported: list[Exception] = []
+
+        def reported(report: Report) -> Verdict:
+            try:
+                return on_report(report)
+            except Exception as error:
+                unreported.append(error)  # not the trial's fault: it rises below, whatever Lightning does with it
+                raise
+
+        observer = Observer(self.objective, self.patience, reported, self.interrupted)
         started = time.perf_counter()
         built_at = started
         built: Built | None = None
@@ -76,7 +89,9 @@ class LightningTraining:
             raise
         except SIGTERMException as error:
             raise TrialInterrupted("asked to stop") from error
-        except Exception as error:  # noqa: BLE001 - the user's code runs here and may raise anything
+        except Exception as error:  # the user's code runs here and may raise anything
+            if unreported:
+                raise unreported[0] from error
             outcome = _failure(error)
         ended = time.perf_counter()
         result = TrialResult(
@@ -90,7 +105,7 @@ class LightningTraining:
             },
         )
         if built is not None and result.state is TrialState.COMPLETE:
-            self._save(built, observer, keep_weights(result))
+            result = self._saved(built, observer, result, keep_weights(result))
         return result
 
     @staticmethod
@@ -109,10 +124,20 @@ class LightningTraining:
         }
 
     @staticmethod
-    def _save(built: Built, observer: Observer, path: Path | None) -> None:
-        """Save the best epoch's weights as a Lightning checkpoint."""
+    def _saved(built: Built, observer: Observer, result: TrialResult, path: Path | None) -> TrialResult:
+        """Save the best epoch's weights as a Lightning checkpoint; a result is not lost because its weights are."""
         if path is None:
-            return
+            return result
+        try:
+            LightningTraining._save(built, observer, path)
+        except (OSError, RuntimeError) as error:
+            log.warning("the weights of a trial could not be saved at %s: %s", path, error)
+            told = f"its weights could not be saved: {error}"
+            return replace(result, reason=f"{result.reason}; {told}" if result.reason else told)
+        return result
+
+    @staticmethod
+    def _save(built: Built, observer: Observer, path: Path) -> None:
         built.module.load_state_dict(observer.weights)
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".part")
@@ -126,7 +151,7 @@ def _failure(error: Exception) -> dict[str, Any]:
     if told is None:
         return {
             "state": TrialState.FAILED,
-            "reason": f"{type(error).__name__}: {error}",
+            "reason": f"{type(error).__name__}: {error}{_place(error)}",
             "detail": "".join(traceback.format_exception(error)),
         }
     if isinstance(told, TrialOutOfMemory):
@@ -134,6 +159,12 @@ def _failure(error: Exception) -> dict[str, Any]:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     return {"state": TrialState.PRUNED, "infeasible": True, "reason": str(told)}
+
+
+def _place(error: Exception) -> str:
+    """Where the error was raised, for a reader who has only this line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" ({frames[-1].filename}:{frames[-1].lineno}, in {frames[-1].name})" if frames else ""
 
 
 def _as_trial_error(error: Exception) -> TrialFailed | None:
