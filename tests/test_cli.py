@@ -146,6 +146,18 @@ def test_doctor_says_what_is_wrong_and_what_to_do(tmp_path: Path, monkeypatch: p
     assert "secret" not in told.stdout + told.stderr
 
 
+def test_doctor_takes_a_server_s_password_and_does_not_show_it(tmp_path: Path) -> None:
+    environment = os.environ | {
+        "TUNER_HOME": str(tmp_path / "home"),
+        "MLFLOW_TRACKING_URI": "http://somebody:s3cret@127.0.0.1:9",
+    }
+    command = [sys.executable, "-m", "tuner", "doctor"]
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert told.returncode == 1
+    assert "does not answer" in told.stdout
+    assert "s3cret" not in told.stdout + told.stderr
+
+
 def test_three_mistakes_are_told_together_and_nothing_is_created(tmp_path: Path, study: dict[str, Any]) -> None:
     study["model"]["class_path"] = "tuner.models.MPL"
     study["search"]["sampler"] = "tpo"

@@ -287,7 +287,8 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="The port on thi
     create_local_store(home.tracking, home.artifacts)
     typer.echo(f"MLflow UI: http://127.0.0.1:{port}  (Ctrl-C ends it)", err=True)
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", home.tracking, "--default-artifact-root", home.artifacts.as_uri()]
+    command += ["--default-artifact-root", home.artifacts.as_uri()]
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = home.tracking  # not an argument: `ps` would show its password
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     os.execv(sys.executable, command)  # noqa: S606 - this process becomes the server, so that Ctrl-C reaches it
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import http.client
 import os
 import urllib.error
+import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -51,15 +54,29 @@ def _storage(home: Home) -> Finding:
 
 
 def _tracking(home: Home) -> Finding:
-    if not home.tracking.startswith(("http://", "https://")):
+    if home.tracking.startswith("sqlite:"):
         return Finding("tracking", ok=True, text=f"{shown(home.tracking)} (no server needed)")
+    if not home.tracking.startswith(("http://", "https://")):
+        return Finding("tracking", ok=True, text=f"{shown(home.tracking)} (a database, not asked)")
     try:
-        with urllib.request.urlopen(f"{home.tracking.rstrip('/')}/health", timeout=5) as answer:  # noqa: S310 - http(s)
+        with urllib.request.urlopen(_health(home.tracking), timeout=5) as answer:  # noqa: S310 - http or https
             answer.read()
-    except (urllib.error.URLError, OSError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         remedy = "Start the server or correct MLFLOW_TRACKING_URI; training goes on meanwhile and its data waits."
-        return Finding("tracking", ok=False, text=f"{shown(home.tracking)} does not answer: {error}. {remedy}")
+        reason = shown(str(error)) if isinstance(error, urllib.error.URLError) else type(error).__name__
+        return Finding("tracking", ok=False, text=f"{shown(home.tracking)} does not answer: {reason}. {remedy}")
     return Finding("tracking", ok=True, text=f"{shown(home.tracking)} answers")
+
+
+def _health(url: str) -> urllib.request.Request:
+    """The request for a server's health; a name and password in the URL go into its header, as a browser does it."""
+    parts = urllib.parse.urlsplit(url.rstrip("/"))
+    user, at, host = parts.netloc.rpartition("@")
+    request = urllib.request.Request(f"{parts.scheme}://{host}{parts.path}/health")  # noqa: S310 - http or https
+    if at:
+        told = base64.b64encode(urllib.parse.unquote(user).encode()).decode()
+        request.add_header("Authorization", f"Basic {told}")
+    return request
 
 
 def _devices() -> list[Finding]:
