@@ -104,6 +104,7 @@ def test_list_and_show_tell_how_studies_stand(finished: tuple[Path, dict[str, An
     assert json.loads(run(folder, "show", "small", "--json").stdout) == printed
     page = run(folder, "show", "small").stdout
     assert "Leaders" in page
+    assert "stated priorities: 1 learning_rate; 2 batch_size; 4 momentum" in page
     assert f"in trial {printed['best']['trial']}" in page
 
 

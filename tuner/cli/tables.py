@@ -67,6 +67,7 @@ def study_page(row: StudyRow, result: StudyResult, trials: Sequence[Trial]) -> G
             style="dim",
         ),
     ]
+    parts.append(Text(f"stated priorities: {_priorities(row.document['space'])}", style="dim"))
     if result.reason:
         parts.append(Text(result.reason, style="red"))
     if result.best is not None and result.chosen is not None:
@@ -88,6 +89,14 @@ def study_page(row: StudyRow, result: StudyResult, trials: Sequence[Trial]) -> G
             table.add_row(str(trial.number), trial.state.value, trial.outcome.reason or "")
         parts += [Text(f"\nCame to nothing ({len(bad)})", style="bold"), table]
     return Group(*parts)
+
+
+def _priorities(space: dict[str, Any]) -> str:
+    """The searched parameters in the order of their stated priorities, those of equal priority together."""
+    ranks: dict[str, list[str]] = {}
+    for path in sorted(space, key=lambda path: space[path].get("priority") or 99):
+        ranks.setdefault(str(space[path].get("priority") or "last"), []).append(path.partition(".")[2])
+    return "; ".join(f"{rank} {', '.join(names)}" for rank, names in ranks.items())
 
 
 def _leaders_table(leaders: Sequence[Trial], objective: Objective, space: dict[str, Any]) -> Table:
