@@ -167,8 +167,9 @@ class Work:
         if not self.checkpoints.is_dir():
             return
         self._look_around()
-        leaders = {f"trial-{t.number:04d}.ckpt" for t in leading(self.seen.values(), self.spec.goal)}
-        for trial in self.seen.values():
-            name = f"trial-{trial.number:04d}.ckpt"
-            if trial.state.finished and name not in leaders:  # one that still runs may just have saved its own
-                (self.checkpoints / name).unlink(missing_ok=True)
+        leaders = {trial.number for trial in leading(self.seen.values(), self.spec.goal)}
+        for path in self.checkpoints.glob("trial-*.ckpt"):
+            number = int(path.stem.removeprefix("trial-"))
+            trial = self.seen.get(number)
+            if trial and trial.state.finished and number not in leaders:  # one that runs may just have saved its own
+                path.unlink(missing_ok=True)

@@ -76,10 +76,9 @@ class Courier:
             try:
                 row = store.study(self.study)
                 was_in_charge, self.in_charge = self.in_charge, store.become_courier(row.id, owner, gone)
+                elapsed, spent_until = time.monotonic() - spent_until, time.monotonic()
                 if self.in_charge:
-                    moment = time.monotonic()
-                    store.spend(row.id, moment - spent_until)
-                    spent_until = moment
+                    store.spend(row.id, elapsed)  # only the one in charge counts the study's time
                     if route is None or not was_in_charge:  # what another courier sent meanwhile is not in its memory
                         route = Route(store, row, spec_of(row), self.home)
                     route.go(last=last)
