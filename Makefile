@@ -24,4 +24,4 @@ test:     ## the tests
 	$(BIN)/python -m pytest -n 2
 
 bench:    ## the benchmarks, a minute each
-	$(BIN)/python benchmarks/overhead.py --quick
+	for script in benchmarks/*.py; do $(BIN)/python $$script --quick; done

@@ -8,34 +8,30 @@ from collections.abc import Sequence
 from torch import nn
 
 from tuner.models.classifier import Classifier
-from tuner.models.layers.activations import ACTIVATIONS, initialise
-from tuner.models.layers.activations import activation as build_activation
+from tuner.models.layers.activations import initialise
 from tuner.models.layers.lookup import check_range, lookup
-from tuner.models.layers.normalisation import NORMS_1D, norm_1d
-from tuner.models.optimisation import OPTIMIZERS, decay_factor
+from tuner.models.layers.normalisation import NORMS_1D
+from tuner.models.layers.style import LayerStyle
+from tuner.models.regressor import Regressor
 
 
 class MLP(Classifier):
     """A fully connected classifier of flattened inputs.
 
+    h_0 = x, h_l = dropout(φ(norm(W_l h_{l-1} + b_l))) for l = 1 … depth, logits = W h_depth + b. Inputs of shape
+    (B, *input_shape), logits of shape (B, num_classes). At inference dropout does nothing, and batch normalisation
+    takes its running statistics. Source: Rumelhart et al. (1986), documented.md §7.
+
     Args:
         hidden_units: units of each hidden layer, at least 1.
         depth: number of hidden layers; 0 is logistic regression.
-        activation: `relu`, `leaky_relu`, `prelu`, `sigmoid` or `tanh`.
-        norm: `batch`, `layer` or `none`, between the affine map and the activation.
+        activation: φ: `relu`, `leaky_relu`, `prelu`, `sigmoid`, `tanh` or `maxout`.
+        norm: `batch`, `layer`, `group` or `none`, between the affine map and the activation.
         dropout: probability with which a hidden unit is dropped in training, in [0, 1).
-        learning_rate: α, the step size, above 0.
-        optimizer: `sgd`, `adagrad`, `rmsprop`, `adam` or `adamw`.
-        momentum: β of `sgd`, as a filter v ← β v + (1-β) g, in [0, 1): the step size does not change with it.
-        lr_schedule: the form of the decay over epochs t: `inverse` α/(1 + r t), `exponential` α γ^t,
-            `sqrt` α k/√(t+1), `step` α γ^⌊t/10⌋ or `none`.
-        lr_decay: the coefficient of the decay: r, γ or k.
-        weight_decay: shrinks weights (not biases, normalisers or PReLU slopes) by α · weight_decay a step.
-        adam_beta1: decay of Adam's mean of gradients, in [0, 1).
-        adam_beta2: decay of Adam's mean of squared gradients, in [0, 1).
-        adam_eps: ε of Adam's denominator, above 0.
-        input_shape: shape of one input; by default asked of the data module.
-        num_classes: number of classes; by default asked of the data module.
+        norm_groups: groups of the `group` normaliser, or the next smaller number that divides the units.
+        maxout_pieces: k of `maxout`, at least 2.
+
+    The other arguments are those of `Network` and `Classifier`.
 
     Raises:
         ValueError: an unknown name, or a number outside its range.
@@ -43,54 +39,115 @@ class MLP(Classifier):
 
     def __init__(
         self,
-        hidden_units: int = 128,
+        hidden_units: int = 256,
         depth: int = 2,
         activation: str = "relu",
         norm: str = "batch",
-        dropout: float = 0.0,
-        learning_rate: float = 0.1,
+        dropout: float = 0.1,
+        norm_groups: int = 8,
+        maxout_pieces: int = 2,
+        learning_rate: float = 0.3,
         optimizer: str = "sgd",
         momentum: float = 0.9,
-        lr_schedule: str = "inverse",
-        lr_decay: float = 0.0,
-        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        lr_schedule: str = "exponential",
+        lr_decay: float = 0.95,
+        lr_step: int = 10,
+        weight_decay: float = 1e-3,
+        penalty: float = 0.0,
+        penalty_p: float = 2.0,
+        clip_norm: float | None = None,
         adam_beta1: float = 0.9,
         adam_beta2: float = 0.999,
         adam_eps: float = 1e-8,
+        mc_samples: int = 0,
         input_shape: list[int] | None = None,
         num_classes: int | None = None,
     ) -> None:
         super().__init__()
-        if hidden_units < 1 or depth < 0:
-            raise ValueError(
-                f"hidden_units must be at least 1 and depth at least 0, but got {hidden_units=}, {depth=}."
-            )
-        check_range("dropout", dropout, 0, 1)
-        check_range("learning_rate", learning_rate, 0, low_included=False)
-        check_range("momentum", momentum, 0, 1)
-        check_range("weight_decay", weight_decay, 0)
-        check_range("adam_beta1", adam_beta1, 0, 1)
-        check_range("adam_beta2", adam_beta2, 0, 1)
-        check_range("adam_eps", adam_eps, 0, low_included=False)
-        lookup(ACTIVATIONS, activation, "activation")
-        lookup(NORMS_1D, norm, "norm")
-        lookup(OPTIMIZERS, optimizer, "optimizer")
-        decay_factor(lr_schedule, lr_decay)
         self.save_hyperparameters()
-        self.hidden_units, self.depth, self.dropout = hidden_units, depth, dropout
-        self.activation, self.norm = activation, norm
-        self.adopt(input_shape, num_classes)
+        self.style = _checked(hidden_units, depth, dropout, LayerStyle(activation, norm, norm_groups, maxout_pieces))
+        self.prepare()
 
     def build(self, input_shape: Sequence[int], num_classes: int) -> nn.Module:
         """Flatten, `depth` hidden layers, a linear output."""
-        width = math.prod(input_shape)
-        layers: list[nn.Module] = [nn.Flatten()]
-        for _ in range(self.depth):
-            layers.append(initialise(nn.Linear(width, self.hidden_units), self.activation))
-            layers.append(norm_1d(self.norm, self.hidden_units))
-            layers.append(build_activation(self.activation))
-            if self.dropout:
-                layers.append(nn.Dropout(self.dropout))
-            width = self.hidden_units
-        layers.append(initialise(nn.Linear(width, num_classes), "linear"))
-        return nn.Sequential(*layers)
+        h = self.hparams
+        return perceptron(input_shape, num_classes, h["hidden_units"], h["depth"], self.style, h["dropout"])
+
+
+class MLPRegressor(Regressor):
+    """A fully connected regressor of flattened inputs: `MLP` with one output, for one number in the data's units.
+
+    Args:
+        hidden_units: units of each hidden layer, at least 1.
+        depth: number of hidden layers; 0 is linear regression.
+        activation: φ: `relu`, `leaky_relu`, `prelu`, `sigmoid`, `tanh` or `maxout`.
+        norm: `batch`, `layer`, `group` or `none`, between the affine map and the activation.
+        dropout: probability with which a hidden unit is dropped in training, in [0, 1).
+        norm_groups: groups of the `group` normaliser, or the next smaller number that divides the units.
+        maxout_pieces: k of `maxout`, at least 2.
+
+    The other arguments are those of `Network` and `Regressor`.
+
+    Raises:
+        ValueError: an unknown name, or a number outside its range.
+    """
+
+    def __init__(
+        self,
+        hidden_units: int = 256,
+        depth: int = 2,
+        activation: str = "relu",
+        norm: str = "batch",
+        dropout: float = 0.1,
+        norm_groups: int = 8,
+        maxout_pieces: int = 2,
+        learning_rate: float = 0.1,
+        optimizer: str = "sgd",
+        momentum: float = 0.9,
+        nesterov: bool = False,
+        lr_schedule: str = "exponential",
+        lr_decay: float = 0.95,
+        lr_step: int = 10,
+        weight_decay: float = 1e-3,
+        penalty: float = 0.0,
+        penalty_p: float = 2.0,
+        clip_norm: float | None = None,
+        adam_beta1: float = 0.9,
+        adam_beta2: float = 0.999,
+        adam_eps: float = 1e-8,
+        input_shape: list[int] | None = None,
+        target_mean: float | None = None,
+        target_std: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.style = _checked(hidden_units, depth, dropout, LayerStyle(activation, norm, norm_groups, maxout_pieces))
+        self.prepare()
+
+    def make_output(self, input_shape: Sequence[int]) -> nn.Module:
+        """Flatten, `depth` hidden layers, one linear output."""
+        h = self.hparams
+        return perceptron(input_shape, 1, h["hidden_units"], h["depth"], self.style, h["dropout"])
+
+
+def perceptron(
+    input_shape: Sequence[int], outputs: int, units: int, depth: int, style: LayerStyle, dropout: float
+) -> nn.Sequential:
+    """Flatten, `depth` hidden layers of `units`, a linear output: (B, *input_shape) to (B, outputs)."""
+    layers: list[nn.Module] = [nn.Flatten()]
+    width = math.prod(input_shape)
+    for _ in range(depth):
+        layers += style.linear(width, units)
+        if dropout:
+            layers.append(nn.Dropout(dropout))
+        width = units
+    return nn.Sequential(*layers, initialise(nn.Linear(width, outputs), "linear"))
+
+
+def _checked(hidden_units: int, depth: int, dropout: float, style: LayerStyle) -> LayerStyle:
+    check_range("hidden_units", hidden_units, 1)
+    check_range("depth", depth, 0)
+    check_range("dropout", dropout, 0, 1)
+    lookup(NORMS_1D, style.norm, "norm")  # on vectors there is no `instance`
+    return style

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from tuner.data import Digits, InMemory, TensorLoader
 from tuner.data.digits import _digits
-from tuner.data.in_memory import Splits, standardise, stratified
+from tuner.data.division import stratified
+from tuner.data.in_memory import Splits, standardise
 
 GOLDEN = "0e85747eaadadff9a73a8d96d44f4cdf75ddd2df89b4498bb958fb0e65059abf"
 """The fingerprint of splits_of(1.0, 2.0): stored fingerprints are compared with new ones."""
@@ -289,8 +290,35 @@ def test_the_loader_gives_what_a_plain_loop_gives(size: int, shuffle: bool) -> N
     batches = listed(loader)
     torch.manual_seed(4)
     order = torch.randperm(11).tolist() if shuffle else list(range(11))
-    assert batches == by_a_plain_loop(TENSORS, size, order)
+    expected = by_a_plain_loop(TENSORS, size, order)
+    if shuffle and size > 1 and len(expected) > 1 and len(expected[-1][0]) == 1:
+        last = expected.pop()
+        expected[-1] = tuple(before + alone for before, alone in zip(expected[-1], last, strict=True))
+    assert batches == expected
     assert len(loader) == len(batches)
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "sizes"),
+    [
+        (9, 4, [4, 5]),  # the ninth sample would be alone
+        (10, 4, [4, 4, 2]),
+        (8, 4, [4, 4]),
+        (3, 2, [3]),
+        (1, 4, [1]),  # nothing to join
+        (3, 1, [1, 1, 1]),  # asked for
+        (0, 4, []),
+    ],
+)
+def test_a_last_single_sample_joins_the_batch_before_in_training_only(count: int, size: int, sizes: list[int]) -> None:
+    tensors = (torch.arange(count),)
+    loader = TensorLoader(tensors, size, shuffle=True)
+    assert [len(batch) for (batch,) in loader] == sizes
+    assert len(loader) == len(sizes)
+    if count:
+        plain = TensorLoader(tensors, size)
+        assert [len(batch) for (batch,) in plain] == [len(part) for part in tensors[0].split(size)]
+        assert len(plain) == -(-count // size)
 
 
 def test_a_shuffled_pass_keeps_samples_together_and_really_shuffles() -> None:

@@ -11,12 +11,18 @@ import lightning as L
 import pytest
 import yaml
 
-from tuner.data import Digits
-from tuner.models import MLP
+from tuner.data import Digits, Text
+from tuner.models import MLP, DenseNet, LeNet, Network, ResNet, RNNLanguageModel
 from tuner.space import Choice, FloatRange, IntRange, Parameter, Space, read_space, shipped_spaces
 from tuner.space.yaml import read_yaml, write_yaml
 
-OWNERS = {"mlp": {"model": MLP, "data": Digits, "trainer": L.Trainer}}
+FAMILIES: dict[str, tuple[type[Network], type[L.LightningDataModule]]] = {
+    "mlp": (MLP, Digits),
+    "lenet": (LeNet, Digits),
+    "resnet": (ResNet, Digits),
+    "densenet": (DenseNet, Digits),
+    "rnn": (RNNLanguageModel, Text),
+}
 """Whose arguments each shipped space names."""
 
 
@@ -465,6 +471,32 @@ def test_a_change_is_merged_into_the_parameter() -> None:
     assert after.stated == {"model.momentum"}
 
 
+def test_a_file_may_use_another_space(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("use: mlp\nchange:\n  model.depth: {int: {high: 2}}\n  model.dropout: null\n")
+    space = ok(str(mine))
+    assert space.parameters["model.depth"].range.contains(2)
+    assert not space.parameters["model.depth"].range.contains(3)
+    assert space.parameters.keys() == ok("mlp").parameters.keys() - {"model.dropout"}
+    assert space.stated == frozenset()
+    further = ok({"use": str(mine), "change": {"model.depth": {"priority": 1}}})
+    assert further.priorities["model.depth"] == 1
+    assert not further.parameters["model.depth"].range.contains(3)
+    assert further.stated == {"model.depth"}
+
+
+def test_files_that_use_each_other_are_told(tmp_path: Path) -> None:
+    one, other = tmp_path / "one.yaml", tmp_path / "other.yaml"
+    one.write_text(f"use: {other}\n")
+    other.write_text(f"use: {one}\n")
+    assert "use each other. Drop one `use`." in wrong(str(one))["space.use.use"]
+
+
+def test_a_mistake_in_a_file_that_is_used_is_told(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("use: mlpp\n")
+    assert "Did you mean 'mlp'?" in wrong(str(tmp_path / "mine.yaml"))["space.use"]
+
+
 def test_a_change_of_the_priority_leaves_the_range_alone() -> None:
     after = ok({"use": "mlp", "change": {"model.dropout": {"priority": 2}}})
     assert after.priorities["model.dropout"] == 2
@@ -493,7 +525,7 @@ def test_a_change_may_add_a_parameter() -> None:
 
 def test_a_change_that_breaks_the_merged_parameter_is_told() -> None:
     problems = wrong({"use": "mlp", "change": {"model.learning_rate": {"float": {"high": 0.05}}}})
-    assert "got default=0.1, low=0.001, high=0.05" in problems["space.model.learning_rate.float"]
+    assert "got default=0.3, low=0.001, high=0.05" in problems["space.model.learning_rate.float"]
 
 
 def test_removing_a_parent_that_others_wait_for_is_told() -> None:
@@ -505,7 +537,7 @@ def test_removing_a_parent_that_others_wait_for_is_told() -> None:
     ("value", "path", "said"),
     [
         ("mpl", "space", "no space 'mpl', neither shipped nor a YAML file here. Did you mean 'mlp'?"),
-        ("transformer", "space", "Shipped: mlp"),
+        ("transformer", "space", "Shipped: densenet, lenet, mlp"),
         ({"use": "mpl"}, "space.use", "Did you mean 'mlp'?"),
         ({"use": 3}, "space.use", "must be the name of a space, but got 3"),
         ({"use": "mlp", "chnage": {}}, "space.chnage", "unknown key. Did you mean 'change'?"),
@@ -644,17 +676,18 @@ def test_what_is_written_reads_back_in_any_yaml_reader() -> None:
 
 def test_a_fixed_path_leaves_the_space_and_decides_the_conditions_on_it() -> None:
     left = ok("mlp").without({"model.optimizer": "adam"})
-    assert not {"model.optimizer", "model.momentum"} & left.parameters.keys()
+    assert not {"model.optimizer", "model.momentum", "model.nesterov"} & left.parameters.keys()
     assert {"model.adam_beta1", "model.adam_beta2", "model.adam_eps"} <= left.parameters.keys()
-    assert left.conditions == {}
+    assert left.conditions.keys() == {"model.lr_decay", "model.penalty_p"}
 
 
 def test_a_value_that_the_space_does_not_know_switches_all_that_depends_on_it_off() -> None:
-    left = ok("mlp").without({"model.optimizer": "rmsprop"})
+    left = ok("mlp").without({"model.optimizer": "lion"})
     gone = ok("mlp").parameters.keys() - left.parameters.keys()
     assert gone == {
         "model.optimizer",
         "model.momentum",
+        "model.nesterov",
         "model.adam_beta1",
         "model.adam_beta2",
         "model.adam_eps",
@@ -743,7 +776,13 @@ def test_the_document_keeps_the_order_in_which_parameters_are_proposed() -> None
 
 
 def test_the_spaces_that_are_shipped_are_known() -> None:
-    assert shipped_spaces() == sorted(OWNERS)
+    assert shipped_spaces() == sorted([*FAMILIES, "optimiser"])
+
+
+def owners(name: str) -> list[dict[str, type]]:
+    """The classes that a shipped space is for; what all networks share is for every one of them."""
+    pairs = FAMILIES.values() if name == "optimiser" else [FAMILIES[name]]
+    return [{"model": model, "data": data, "trainer": L.Trainer} for model, data in pairs]
 
 
 def _stated(parameter: Parameter) -> Any:
@@ -770,22 +809,45 @@ def test_every_shipped_parameter_states_a_default_in_its_range(name: str) -> Non
 def test_every_shipped_parameter_is_an_argument_of_what_it_configures(name: str) -> None:
     for path in ok(name).parameters:
         root, _, argument = path.partition(".")
-        assert argument in inspect.signature(OWNERS[name][root]).parameters, path
+        for owner in owners(name):
+            assert argument in inspect.signature(owner[root]).parameters, path
 
 
-@pytest.mark.parametrize("name", shipped_spaces())
-def test_every_shipped_model_default_is_the_model_s_own(name: str) -> None:
-    # Removing a parameter from the space must not silently change what is trained. A weight decay of 0 lies on no log
-    # scale, so the space starts from its smallest useful value instead.
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_default_of_a_family_s_space_is_the_class_s_own(name: str) -> None:
+    # Removing a parameter from the space must not silently change what is trained.
+    (owner,) = owners(name)
     for path, parameter in ok(name).parameters.items():
         root, _, argument = path.partition(".")
-        if path != "model.weight_decay":
-            assert inspect.signature(OWNERS[name][root]).parameters[argument].default == parameter.default, path
+        assert inspect.signature(owner[root]).parameters[argument].default == parameter.default, path
 
 
-def test_the_documented_order_of_priorities_is_the_one_shipped() -> None:
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_value_of_a_family_s_space_is_one_that_the_model_takes(name: str) -> None:
+    model, _ = FAMILIES[name]
+    space = ok(name)
+    for path, parameter in space.parameters.items():
+        ranged = parameter.range
+        for value in ranged.values if isinstance(ranged, Choice) else (ranged.low, ranged.high):
+            params = space.default_params() | {path: value}
+            for parent, values in parameter.when.items():
+                params[parent] = values[0]
+            arguments = {at.removeprefix("model."): v for at, v in params.items() if at.startswith("model.")}
+            model(**arguments)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_shares_the_optimiser_s_space(name: str) -> None:
+    space = ok(name)
+    for path, parameter in ok("optimiser").parameters.items():
+        shared = space.parameters[path]
+        assert (shared.what, shared.priority, shared.when) == (parameter.what, parameter.priority, parameter.when), path
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_documented_order_of_priorities_is_the_one_shipped(name: str) -> None:
     # documented.md §1
-    priorities = ok("mlp").priorities
+    priorities = ok(name).priorities
     documented = {
         "model.learning_rate": 1,
         "data.batch_size": 2,
@@ -798,12 +860,15 @@ def test_the_documented_order_of_priorities_is_the_one_shipped() -> None:
         "model.adam_eps": 7,
     }
     assert {path: priorities[path] for path in documented} == documented
-    assert all(priority > 7 for path, priority in priorities.items() if path not in documented)
+    widths_and_depths = {"model.channels", "model.stages", "model.blocks"}  # hidden units and depth by other names
+    rest = priorities.keys() - documented.keys() - widths_and_depths
+    assert all(priorities[path] > 7 for path in rest)
 
 
-def test_the_documented_scales_are_the_ones_shipped() -> None:
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_documented_scales_are_the_ones_shipped(name: str) -> None:
     # documented.md §1
-    parameters = ok("mlp").parameters
+    parameters = ok(name).parameters
     scales = {path: getattr(p.range, "scale", None) for path, p in parameters.items()}
     assert scales["model.learning_rate"] == "log"
     assert scales["model.hidden_units"] == "log"

@@ -678,7 +678,7 @@ def test_what_the_file_fixes_decides_the_conditions_of_a_shipped_space(study: di
     searched = read_study(study | {"space": "mlp"}).searched
     assert "model.momentum" not in searched.parameters
     assert "model.adam_beta1" in searched.parameters
-    assert searched.conditions == {}
+    assert searched.conditions.keys() == {"model.lr_decay", "model.penalty_p"}
 
 
 def test_what_the_file_fixes_and_its_own_space_searches_is_searched(study: dict[str, Any]) -> None:
@@ -818,7 +818,7 @@ def test_the_document_spells_the_space_out_so_that_a_later_version_of_it_changes
     study: dict[str, Any],
 ) -> None:
     space = read_study(study | {"space": "mlp"}).document()["space"]
-    assert space["model.lr_decay"]["float"] == {"low": 0.0, "high": 1.0, "default": 0.0}
+    assert space["model.lr_decay"]["float"] == {"low": 0.5, "high": 0.99, "scale": "log_complement", "default": 0.95}
     assert "use" not in space
 
 

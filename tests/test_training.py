@@ -25,15 +25,6 @@ LOSS, ACCURACY = Objective("val_loss"), Objective("val_loss", "maximize")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture
-def one_thread() -> Any:
-    """One torch thread: tiny tensors only lose by more, and sums keep their order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def config(*losses: float, class_path: str = "scripted.Scripted", trainer: Any = None, **arguments: Any) -> Any:
     """A trial of so many epochs as there are losses."""
     return {

@@ -38,7 +38,7 @@ def test_a_study_ends_with_its_best(home: Home, study: Study) -> None:
     assert result.best.value == min(values.values())
     assert result.best.trial == min(values, key=lambda number: values[number])
     assert result.best.metrics["val_loss"] == result.best.value
-    assert set(result.best.metrics) == {"train_loss", "train_acc", "val_loss", "val_acc"}
+    assert set(result.best.metrics) == {"train_loss", "train_acc", "val_loss", "val_acc", "val_label_entropy"}
     assert result.cost["epochs"] == sum(t.outcome.epochs for t in trials_of(home))
 
 
@@ -361,3 +361,19 @@ def test_looking_at_a_best_draws_nothing_from_the_caller_s_generator(home: Home,
     torch.manual_seed(1)
     tuner.load_best("small").datamodule()
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_layer_statistics_that_are_switched_on_stand_beside_the_losses_in_mlflow(home: Home, study: Study) -> None:
+    study["trainer"]["callbacks"] = [{"class_path": "tuner.models.LayerStatistics", "init_args": {"every": 2}}]
+    tuner.run(study, trials=1)
+    client = mlflow.MlflowClient(home.tracking)
+    (experiment,) = (e for e in client.search_experiments() if e.name != "Default")
+    runs = client.search_runs([experiment.experiment_id])
+    (child,) = (run for run in runs if "mlflow.parentRunId" in run.data.tags)
+    for kind in ("grad_norm/net.1", "grad_norm/net.5", "preact_mean/net.3", "preact_std/net.3"):
+        history = client.get_metric_history(child.info.run_id, kind)
+        assert [point.step for point in history] == [1, 2], kind
+    study["study"], study["trainer"]["callbacks"] = "off", []
+    tuner.run(study, trials=1)
+    metrics = tuner.load_best("off").metrics
+    assert not [name for name in metrics if "/" in name]

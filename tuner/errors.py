@@ -10,7 +10,8 @@ TunerError                    exit code 1 unless a subclass says otherwise
 ├── TrialInterrupted          somebody asked to stop; the trial goes back to the queue
 ├── LeaseLost                 another worker owns this trial now; its result is not ours to write
 ├── StudyStopped              nothing more will be tried
-│   └── MissingMetric         the objective's metric was never logged
+│   ├── MissingMetric         the objective's metric was never logged
+│   └── DataError             a data file is wrong (found before anything runs, it is a SpecError)
 ├── NoBest                    no trial has succeeded, so there is no best
 ├── StorageUnavailable        the study's database does not answer
 └── TrackingUnavailable       MLflow does not answer; training goes on, the data waits
@@ -32,10 +33,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One mistake in a study file: where it is, and the rule it breaks with its value and the next step."""
+    """One mistake in a study file: where it is, and the rule it breaks with its value and the next step.
+
+    A `warning` does not stop the study: it is allowed, and seldom what one wants.
+    """
 
     path: str
     message: str
+    warning: bool = False
 
 
 class TunerError(Exception):
@@ -52,10 +57,7 @@ class SpecError(TunerError):
     def __init__(self, source: str, problems: Sequence[Problem]) -> None:
         self.source = source
         self.problems = tuple(problems)
-        width = max((len(problem.path) for problem in self.problems), default=0)
-        count = f"{len(self.problems)} problem{'s' if len(self.problems) != 1 else ''}"
-        lines = [f"  {problem.path:<{width}}  {problem.message}" for problem in self.problems]
-        super().__init__("\n".join([f"{source} has {count}:", *lines]))
+        super().__init__(_listing(source, self.problems, len(self.problems)))
 
 
 class StudyChanged(TunerError):
@@ -108,6 +110,15 @@ class MissingMetric(StudyStopped):
         )
 
 
+class DataError(StudyStopped, ValueError):
+    """A data file is wrong. Carries every problem found; its text tells the first ten."""
+
+    def __init__(self, source: str, problems: Sequence[Problem]) -> None:
+        self.source = source
+        self.problems = tuple(problems)
+        super().__init__(_listing(source, self.problems, 10))
+
+
 class NoBest(TunerError):
     """No trial of the study has succeeded."""
 
@@ -122,3 +133,12 @@ class TrackingUnavailable(TunerError):
 
 class TrackingRefused(TrackingUnavailable):
     """MLflow answers that it does not take this, and never will."""
+
+
+def _listing(source: str, problems: Sequence[Problem], told: int) -> str:
+    """The first problems of a file, a line each, and how many more there are."""
+    width = max((len(problem.path) for problem in problems[:told]), default=0)
+    count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
+    lines = [f"  {problem.path:<{width}}  {problem.message}" for problem in problems[:told]]
+    more = [f"  … and {len(problems) - told} more"] if len(problems) > told else []
+    return "\n".join([f"{source} has {count}:", *lines, *more])

@@ -51,10 +51,11 @@ class Best:
 
     def module(self) -> LightningModule:
         """A fresh module with the best hyperparameters; its network has the shapes of the study's data."""
+        from tuner.models import Network  # torch and lightning are only loaded when they are needed
+
         built = self._build()
-        adopt = getattr(built.module, "adopt", None)
-        if adopt is not None and built.datamodule is not None:
-            adopt(getattr(built.datamodule, "input_shape", None), getattr(built.datamodule, "num_classes", None))
+        if isinstance(built.module, Network):
+            built.module.adopt(**built.module.shapes_of(built.datamodule))
         return built.module
 
     def trained_module(self) -> LightningModule:
@@ -78,7 +79,7 @@ class Best:
     def _build(self) -> Built:
         from lightning.pytorch.utilities.seed import isolate_rng
 
-        from tuner.training.blueprint import Blueprint  # torch and lightning are only loaded when they are needed
+        from tuner.training.blueprint import Blueprint
 
         config = self.config
         config["trainer"] = {}

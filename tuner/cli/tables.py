@@ -134,14 +134,20 @@ def space_table(name: str, space: Space) -> Table:
 
 def models_table() -> Table:
     """The models, read from their source so that torch need not be imported."""
-    table = Table("class_path", "what", "arguments", box=None, header_style="bold")
-    for entry in sorted(importlib.resources.files("tuner.models").iterdir(), key=lambda e: e.name):
-        if not entry.name.endswith(".py"):
-            continue
-        for node in ast.parse(entry.read_text("utf-8")).body:
-            if isinstance(node, ast.ClassDef) and not _is_abstract(node) and (init := _init(node)):
-                arguments = ", ".join(argument.arg for argument in [*init.args.args[1:], *init.args.kwonlyargs])
-                table.add_row(f"tuner.models.{node.name}", (ast.get_docstring(node) or "").split("\n")[0], arguments)
+    files = [e for e in importlib.resources.files("tuner.models").iterdir() if e.name.endswith(".py")]
+    classes = [n for e in files for n in ast.parse(e.read_text("utf-8")).body if isinstance(n, ast.ClassDef)]
+    abstract = {node.name for node in classes if _is_abstract(node)}
+    models = [
+        n for n in classes if n.name not in abstract and {b.id for b in n.bases if isinstance(b, ast.Name)} & abstract
+    ]
+    arguments = {node.name: _arguments(node) for node in models}
+    shared = [name for name in next(iter(arguments.values())) if all(name in others for others in arguments.values())]
+    caption = f"All of them also take: {', '.join(shared)}."
+    table = Table("class_path", "what", "arguments", box=None, header_style="bold", caption=caption)
+    table.caption_justify = "left"
+    for node in sorted(models, key=lambda node: node.name):
+        own = ", ".join(name for name in arguments[node.name] if name not in shared)
+        table.add_row(f"tuner.models.{node.name}", (ast.get_docstring(node) or "").split("\n")[0], own)
     return table
 
 
@@ -187,5 +193,7 @@ def _is_abstract(node: ast.ClassDef) -> bool:
     )
 
 
-def _init(node: ast.ClassDef) -> ast.FunctionDef | None:
-    return next((i for i in node.body if isinstance(i, ast.FunctionDef) and i.name == "__init__"), None)
+def _arguments(node: ast.ClassDef) -> list[str]:
+    """The arguments of a class's `__init__`, in their order."""
+    init = next((i for i in node.body if isinstance(i, ast.FunctionDef) and i.name == "__init__"), None)
+    return [argument.arg for argument in [*init.args.args[1:], *init.args.kwonlyargs]] if init else []

@@ -6,7 +6,8 @@ from functools import lru_cache
 
 import torch
 
-from tuner.data.in_memory import InMemory, Splits, standardise, stratified
+from tuner.data.division import check_shares, stratified
+from tuner.data.in_memory import InMemory, Splits
 
 
 class Digits(InMemory):
@@ -21,18 +22,18 @@ class Digits(InMemory):
     """
 
     num_classes = 10
+    class_names = tuple("0123456789")
 
     def __init__(
         self,
-        batch_size: int | str = 64,
+        batch_size: int | str = 32,
         flat: bool = True,
         val_share: float = 0.2,
         test_share: float = 0.2,
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size)
-        if not (0 < val_share < 1 and 0 <= test_share < 1 and val_share + test_share < 1):
-            raise ValueError(f"val_share and test_share must leave training data, but got {val_share=}, {test_share=}.")
+        check_shares(val_share, test_share)
         self.flat, self.val_share, self.test_share, self.seed = flat, val_share, test_share, seed
         self.input_shape = (64,) if flat else (1, 8, 8)
 
@@ -49,9 +50,5 @@ def _digits(flat: bool, val_share: float, test_share: float, seed: int) -> Split
     images = torch.tensor(bunch.images, dtype=torch.float32)  # (N, 8, 8), 0 to 16
     labels = torch.tensor(bunch.target, dtype=torch.int64)  # (N,)
     parts = stratified(labels, (val_share, test_share), seed)
-    inputs = standardise(*(images[part] for part in parts), over=(0, 1, 2))  # one channel
-    shape = (64,) if flat else (1, 8, 8)
-    train, val, test = (
-        (x.reshape(-1, *shape).contiguous(), labels[part]) for x, part in zip(inputs, parts, strict=True)
-    )
-    return Splits(train, val, test)
+    prepared = Splits.of(images, labels, parts).standardised(over=(0, 1, 2))  # one channel
+    return prepared.reshaped(64) if flat else prepared.reshaped(1, 8, 8)

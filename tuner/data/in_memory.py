@@ -1,9 +1,10 @@
-"""Data held in memory as tensors: split by class and seed, standardised with the training split's statistics."""
+"""Data held in memory as tensors: three parts, standardised with the training part's statistics, and batched."""
 
 from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import lightning as L
@@ -13,6 +14,7 @@ from torch import Tensor
 from tuner.data.loader import TensorLoader
 
 Split = tuple[Tensor, Tensor]
+Batch = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -23,13 +25,27 @@ class Splits:
     val: Split
     test: Split
 
+    @classmethod
+    def of(cls, inputs: Tensor, labels: Tensor, parts: Sequence[Tensor]) -> Splits:
+        """Cut samples into three parts, given as index tensors."""
+        train, val, test = ((inputs[part], labels[part]) for part in parts)
+        return cls(train, val, test)
+
+    def standardised(self, over: tuple[int, ...] = (0,)) -> Splits:
+        """The same with inputs as `standardise` gives them, in float32."""
+        train, val, test = standardise(self.train[0], self.val[0], self.test[0], over=over)
+        return self._with_inputs(train.float(), val.float(), test.float())
+
+    def reshaped(self, *shape: int) -> Splits:
+        """The same with inputs of shape (N, *shape)."""
+        return self._with_inputs(*(x.reshape(-1, *shape).contiguous() for x, _ in (self.train, self.val, self.test)))
+
     def fingerprint(self) -> str:
         """A hash of every value in every part; equal data, split and preparation give equal hashes."""
-        digest = hashlib.sha256()
-        for tensor in (*self.train, *self.val, *self.test):
-            digest.update(str((tensor.dtype, tuple(tensor.shape))).encode())
-            digest.update(tensor.contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return hash_of((*self.train, *self.val, *self.test))
+
+    def _with_inputs(self, train: Tensor, val: Tensor, test: Tensor) -> Splits:
+        return Splits((train, self.train[1]), (val, self.val[1]), (test, self.test[1]))
 
 
 class InMemory(L.LightningDataModule):
@@ -37,11 +53,11 @@ class InMemory(L.LightningDataModule):
 
     Attributes:
         input_shape: shape of one input, without the batch.
-        num_classes: number of classes.
+        num_classes: number of classes, or None where the target is a number.
     """
 
     input_shape: tuple[int, ...]
-    num_classes: int
+    num_classes: int | None
 
     def __init__(self, batch_size: int | str) -> None:
         super().__init__()
@@ -57,41 +73,19 @@ class InMemory(L.LightningDataModule):
         """A hash of the data as the trials see it."""
         return self.splits().fingerprint()
 
-    def train_dataloader(self) -> TensorLoader:
+    def train_dataloader(self) -> Iterable[Batch]:
         """Training batches of shape (B, …), in a new order at each epoch; `full` is the whole split in one batch."""
         inputs, labels = self.splits().train
         size = len(labels) if isinstance(self.batch_size, str) else self.batch_size
         return TensorLoader((inputs, labels), size, shuffle=True)
 
-    def val_dataloader(self) -> TensorLoader:
+    def val_dataloader(self) -> Iterable[Batch]:
         """The validation split, in large batches: no gradients are kept, and metrics are means over samples."""
         return TensorLoader(self.splits().val, 1024)
 
-    def test_dataloader(self) -> TensorLoader:
+    def test_dataloader(self) -> Iterable[Batch]:
         """The test split, which no trial sees."""
         return TensorLoader(self.splits().test, 1024)
-
-
-def stratified(labels: Tensor, shares: tuple[float, ...], seed: int) -> list[Tensor]:
-    """Split sample indices so that every class keeps its share in every part.
-
-    Args:
-        labels: shape (N,), whole numbers.
-        shares: sizes of all parts but the first, as shares of N.
-        seed: fixes the split; it is the data's own, not the trial's, so all trials see the same one.
-
-    Returns:
-        Index tensors of the first part (what is left) and of each further part.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    parts: list[list[Tensor]] = [[] for _ in range(len(shares) + 1)]
-    for label in labels.unique():
-        indices = (labels == label).nonzero().flatten()
-        indices = indices[torch.randperm(len(indices), generator=generator)]
-        sizes = [round(share * len(indices)) for share in shares]
-        for part, chunk in zip(parts, indices.split([len(indices) - sum(sizes), *sizes]), strict=True):
-            part.append(chunk)
-    return [torch.cat(part).sort().values for part in parts]
 
 
 def standardise(train: Tensor, *others: Tensor, over: tuple[int, ...] = (0,)) -> list[Tensor]:
@@ -99,7 +93,23 @@ def standardise(train: Tensor, *others: Tensor, over: tuple[int, ...] = (0,)) ->
 
     The default treats every feature alone; images take them over all but the channels. Constants become 0.
     """
+    mean, deviation = moments(train, over)
+    return [(tensor - mean) / deviation for tensor in (train, *others)]
+
+
+def moments(train: Tensor, over: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Mean and deviation over the dimensions `over`, which are kept with size 1; a constant's deviation is 1."""
     mean = train.mean(dim=over, keepdim=True)
     deviation = train.std(dim=over, correction=0, keepdim=True)
-    deviation = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
-    return [(tensor - mean) / deviation for tensor in (train, *others)]
+    low, high = train.amin(dim=over, keepdim=True), train.amax(dim=over, keepdim=True)
+    constant = low == high  # asked of the values: rounding can leave a constant's deviation above 0
+    return torch.where(constant, low, mean), torch.where(constant, torch.ones_like(deviation), deviation)
+
+
+def hash_of(tensors: Iterable[Tensor]) -> str:
+    """A hash of types, shapes and values; equal tensors give equal hashes on every machine."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(str((tensor.dtype, tuple(tensor.shape))).encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()

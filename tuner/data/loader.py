@@ -14,7 +14,8 @@ class TensorLoader:
 
     Args:
         tensors: each of shape (N, …).
-        batch_size: samples a batch; the last one may be smaller.
+        batch_size: samples a batch; the last one may be smaller. With `shuffle`, a single sample that would be left
+            for it joins the batch before, since batch normalisation cannot train on one sample.
         shuffle: draw a new order at each pass, from torch's global generator (so `seed_everything` fixes it).
     """
 
@@ -26,12 +27,24 @@ class TensorLoader:
         self.shuffle = shuffle
 
     def __len__(self) -> int:
-        return math.ceil(len(self.tensors[0]) / self.batch_size)
+        count = len(self.tensors[0])
+        return len(batch_sizes(count, self.batch_size)) if self.shuffle else math.ceil(count / self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         if not self.shuffle:
             yield from zip(*(tensor.split(self.batch_size) for tensor in self.tensors), strict=True)
             return
         order = torch.randperm(len(self.tensors[0]), device=self.tensors[0].device)
-        for chosen in order.split(self.batch_size):
-            yield tuple(tensor[chosen] for tensor in self.tensors)
+        for chosen in order.split(batch_sizes(len(order), self.batch_size)):
+            yield tuple([tensor.index_select(0, chosen) for tensor in self.tensors])
+
+
+def batch_sizes(count: int, batch_size: int) -> list[int]:
+    """The sizes of shuffled batches of `count` samples; a last single sample joins the batch before it."""
+    sizes = [batch_size] * (count // batch_size)
+    left = count % batch_size
+    if left == 1 and sizes:
+        sizes[-1] += 1
+    elif left:
+        sizes.append(left)
+    return sizes

@@ -91,6 +91,8 @@ def shipped_spaces() -> list[str]:
 def read_space(value: Any, at: str = "space") -> tuple[Space | None, list[Problem]]:
     """Read a space: a shipped name, a YAML file, a mapping of parameters, or `{use: NAME, change: {...}}`.
 
+    A file holds either of the last two, so spaces can share what they have in common.
+
     Args:
         value: what the study file says under `space`.
         at: its path in the study file, for the problems.
@@ -98,18 +100,43 @@ def read_space(value: Any, at: str = "space") -> tuple[Space | None, list[Proble
     Returns:
         The space, or None when it has problems, and all the problems.
     """
+    document, problems = _document(value, at)
+    if document is None or problems:
+        return None, problems
+    space, problems = _space(document, at)
+    if space is None:
+        return None, problems
+    changed = value.get("change", {}) if isinstance(value, dict) and "use" in value else value
+    spelt_out = changed if isinstance(changed, dict) else {}
+    return Space(space.parameters, frozenset(map(str, spelt_out)) & space.parameters.keys()), []
+
+
+def _document(value: Any, at: str, inside: tuple[str, ...] = ()) -> tuple[dict[Any, Any] | None, list[Problem]]:
+    """The parameters of a space by path, as they are written, with all that it uses.
+
+    Args:
+        value: a name, a mapping of parameters, or `{use: ..., change: ...}`.
+        at: its path in the study file.
+        inside: the files that lead here.
+    """
     if isinstance(value, str):
+        if value in inside:
+            return None, [Problem(at, f"the spaces {', '.join(inside)} use each other. Drop one `use`.")]
         document, problems = _named(value, at)
-        return _space(document, at, stated=False) if document is not None else (None, problems)
+        return _document(document, at, (*inside, value)) if document is not None else (None, problems)
     if not isinstance(value, dict):
         return None, [Problem(at, f"must be a name, a mapping or {{use: ..., change: ...}}, but got {value!r}.")]
     if "use" not in value:
-        return _space(value, at, stated=True)
+        return value, []
     unknown = [
         Problem(f"{at}.{key}", f"unknown key.{did_you_mean(str(key), ['use', 'change'])}")
         for key in sorted(map(str, value.keys() - {"use", "change"}))
     ]
-    base, problems = _named(value["use"], f"{at}.use")
+    used = value["use"]
+    if isinstance(used, str):
+        base, problems = _document(used, f"{at}.use", inside)
+    else:
+        base, problems = None, [Problem(f"{at}.use", f"must be the name of a space, but got {used!r}.")]
     changes = value.get("change") or {}
     if not isinstance(changes, dict):
         problems.append(Problem(f"{at}.change", f"must be a mapping of parameters, but got {changes!r}."))
@@ -117,9 +144,7 @@ def read_space(value: Any, at: str = "space") -> tuple[Space | None, list[Proble
     if base is None or problems or unknown:
         return None, [*unknown, *problems]
     problems = [
-        Problem(
-            f"{at}.change.{path}", f"the space {value['use']} has no such parameter.{did_you_mean(str(path), base)}"
-        )
+        Problem(f"{at}.change.{path}", f"the space {used} has no such parameter.{did_you_mean(str(path), base)}")
         for path, change in changes.items()
         if path not in base and not _is_whole(change)
     ]
@@ -127,14 +152,10 @@ def read_space(value: Any, at: str = "space") -> tuple[Space | None, list[Proble
         return None, problems
     merged = {path: _merge(base.get(path), changes[path]) if path in changes else base[path] for path in base}
     merged |= {path: change for path, change in changes.items() if path not in base}
-    merged = {path: parameter for path, parameter in merged.items() if parameter is not None}
-    space, problems = _space(merged, at, stated=False)
-    return (Space(space.parameters, frozenset(changes) & space.parameters.keys()) if space else None), problems
+    return {path: parameter for path, parameter in merged.items() if parameter is not None}, []
 
 
-def _named(name: Any, at: str) -> tuple[dict[str, Any] | None, list[Problem]]:
-    if not isinstance(name, str):
-        return None, [Problem(at, f"must be the name of a space, but got {name!r}.")]
+def _named(name: str, at: str) -> tuple[dict[str, Any] | None, list[Problem]]:
     known = shipped_spaces()
     if name in known:
         data = importlib.resources.files("tuner.search_spaces").joinpath(f"{name}.yaml").read_bytes()
@@ -172,7 +193,7 @@ def _is_whole(change: Any) -> bool:
     return True
 
 
-def _space(document: Mapping[Any, Any], at: str, *, stated: bool) -> tuple[Space | None, list[Problem]]:
+def _space(document: Mapping[Any, Any], at: str) -> tuple[Space | None, list[Problem]]:
     parameters: dict[str, Parameter] = {}
     problems: list[Problem] = []
     for key, value in document.items():
@@ -205,4 +226,4 @@ def _space(document: Mapping[Any, Any], at: str, *, stated: bool) -> tuple[Space
             circle = ", ".join(left)
             return None, [Problem(at, f"the conditions of {circle} wait for each other. Drop one `when`.")]
         ordered[ready] = left.pop(ready)
-    return Space(ordered, frozenset(ordered) if stated else frozenset()), []
+    return Space(ordered), []

@@ -68,9 +68,10 @@ def read_study(
         wrong = {problem.path.split(".")[0] for problem in problems}
         found = inspect({key: value for key, value in document.items() if key not in wrong}, space)
         problems += [problem for problem in found if problem.path.removeprefix("space.").split(".")[0] not in wrong]
-    if problems or spec is None or space is None:
-        raise SpecError(source, list(dict.fromkeys(problems)))
-    return spec.model_copy(update={"space": space})
+    mistakes = [problem for problem in dict.fromkeys(problems) if not problem.warning]
+    if mistakes or spec is None or space is None:
+        raise SpecError(source, mistakes)
+    return spec.noticing(space, (f"{problem.path}: {problem.message}" for problem in problems if problem.warning))
 
 
 def parse_override(text: str) -> tuple[str, Any]:

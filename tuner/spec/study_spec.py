@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, field_validator
 
 from tuner.space import Space
 from tuner.space.grammar import Strict
@@ -107,6 +108,7 @@ class StudySpec(Strict):
     objective: ObjectiveSpec = Field(default_factory=ObjectiveSpec)
     space: Any
     search: SearchSpec = Field(default_factory=SearchSpec)
+    _noticed: tuple[str, ...] = PrivateAttr(default=())
 
     @field_validator("study")
     @classmethod
@@ -150,9 +152,15 @@ class StudySpec(Strict):
             return max(5, self.max_epochs // 4)
         return self.search.patience
 
+    def noticing(self, space: Space, noticed: Iterable[str]) -> StudySpec:
+        """The spec with its space as it is searched, and with what the check of the classes warns of."""
+        spec = self.model_copy(update={"space": space})
+        spec._noticed = tuple(noticed)
+        return spec
+
     def warnings(self) -> list[str]:
-        """What the file says that has no effect."""
-        told = []
+        """What the file says that has no effect, or is seldom what one wants."""
+        told = list(self._noticed)
         if isinstance(self.search.cohort, int) and self.search.cohort > 1:
             told.append("search.cohort has no effect in this version: every trial is trained alone.")
         if self.search.time is None and self.search.trials is None and self.search.epochs is None:

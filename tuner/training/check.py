@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.util
 import pkgutil
@@ -14,9 +15,12 @@ import lightning as L
 from jsonargparse import ArgumentError, ArgumentParser
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from tuner.errors import Problem, did_you_mean
+from tuner.data import InMemory
+from tuner.errors import DataError, Problem, TunerError, did_you_mean
+from tuner.models import Network
 from tuner.space import Choice, Parameter, Space
 from tuner.spec import trial_config
+from tuner.training.advice import advise
 from tuner.training.blueprint import Blueprint, quiet_lightning
 
 _REQUIRED = "the following arguments are required"
@@ -31,7 +35,7 @@ def inspect(document: Mapping[str, Any], space: Space | None) -> list[Problem]:
         space: the space, unless it has problems itself.
 
     Returns:
-        Every problem found, each with its path.
+        Every problem found, each with its path; if there is none, what to be warned of.
     """
     quiet_lightning()
     problems: list[Problem] = []
@@ -100,7 +104,7 @@ class Signature:
             more = did_you_mean(name, self.names) or f" It takes: {', '.join(self.names)}."
             return [Problem(at, f"{self.owner.__name__} has no argument {name!r}.{more}")]
         try:
-            self._parser.parse_object({"of": {name: value}})
+            self._parser.parse_object({"of": {name: copy.deepcopy(value)}})  # the parser writes into what it is given
         except (ArgumentError, ValueError, TypeError) as error:
             if _REQUIRED not in str(error):  # the others are not given here on purpose
                 return [Problem(at, _reason(error, value))]
@@ -138,11 +142,15 @@ def _as_a_whole(document: Mapping[str, Any], space: Space | None, built: Mapping
     except (ArgumentError, ValueError, TypeError) as error:
         return [Problem(_named_in(str(error), built), _reason(error, None))]
     try:
-        blueprint.build(config, callbacks=[])
+        default = blueprint.build(config, callbacks=[])
+        if isinstance(default.module, Network) and isinstance(default.datamodule, InMemory):
+            default.module.take_shapes(default.datamodule)
     except (ValueError, TypeError, MisconfigurationException) as error:
         cause = _origin(error)
+        if isinstance(cause, DataError):
+            return [Problem("data", f"{cause.source}: {p.path}: {p.message}") for p in cause.problems]
         return [Problem(_raised_by(cause, built), str(cause))]
-    return []
+    return advise(document, space, default.module, default.datamodule)
 
 
 def _named_in(text: str, built: Mapping[str, type]) -> str:
@@ -155,7 +163,7 @@ def _named_in(text: str, built: Mapping[str, type]) -> str:
 
 def _origin(error: BaseException) -> BaseException:
     """The error that a constructor raised, below those that jsonargparse wrapped around it."""
-    while (inner := error.__cause__ or error.__context__) is not None:
+    while not isinstance(error, TunerError) and (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     return error
 

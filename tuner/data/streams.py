@@ -1,0 +1,48 @@
+"""Batches that continue each other: a sequence laid out as parallel streams, cut into windows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+
+class Streams:
+    """Iterate over a sequence in windows of `rows` parallel streams of equal length.
+
+    Stream b is the b-th contiguous part of the sequence. Batch i+1 continues each row where batch i ended, so a state
+    can be carried from batch to batch. A batch is (x, y), both of shape (B, T): y is x one symbol further on.
+
+    Without `shift` a pass is always the same, and the last window is shorter where the streams' length asks for it: if
+    `rows` divides N - 1, every symbol but the first is predicted exactly once. With `shift` a pass starts at an offset
+    in [0, T) drawn from torch's global generator (so `seed_everything` fixes it), and has only full windows, as many
+    at every offset.
+
+    Args:
+        symbols: the sequence, shape (N,).
+        rows: B, the number of streams.
+        steps: T, the length of a window.
+        shift: start each pass at an offset of its own.
+    """
+
+    def __init__(self, symbols: Tensor, rows: int, steps: int, shift: bool = False) -> None:
+        self.symbols, self.rows, self.steps, self.shift = symbols, rows, steps, shift
+
+    def __len__(self) -> int:
+        if self.shift:
+            return max(0, (len(self.symbols) - self.steps) // self.rows // self.steps)  # at the offset T - 1
+        return max(0, math.ceil((len(self.symbols) - 1) // self.rows / self.steps))
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        if len(self) == 0:
+            return
+        offset = int(torch.randint(self.steps, ())) if self.shift else 0
+        length = (len(self.symbols) - 1 - offset) // self.rows
+        end = offset + length * self.rows
+        kept = len(self) * self.steps  # of each stream
+        inputs = self.symbols[offset:end].view(self.rows, length)[:, :kept]
+        targets = self.symbols[offset + 1 : end + 1].view(self.rows, length)[:, :kept]
+        for x, y in zip(inputs.split(self.steps, dim=1), targets.split(self.steps, dim=1), strict=True):
+            yield x.contiguous(), y.contiguous()

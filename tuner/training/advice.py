@@ -1,0 +1,66 @@
+"""What a study may do and seldom should: warnings of the check (documented.md §5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from tuner.errors import Problem
+from tuner.models import LanguageModel
+from tuner.space import Choice, Space
+from tuner.spec.config import at_path
+
+SMALL_BATCH = 8
+
+
+def advise(
+    document: Mapping[str, Any], space: Space, module: L.LightningModule, data: L.LightningDataModule | None
+) -> list[Problem]:
+    """Warn of batch normalisation where its statistics are poor: in small batches, and in recurrent networks.
+
+    Args:
+        document: the study file as read.
+        space: what is searched.
+        module: the model of the default configuration.
+        data: the data of the default configuration.
+    """
+    at = next((at for at, value in _possible("model.norm", document, space, module) if value == "batch"), None)
+    if at is None and any(isinstance(layer, _BatchNorm) for layer in module.modules()):
+        at = "model"
+    if at is None:
+        return []
+    warnings = []
+    if isinstance(module, LanguageModel) or any(isinstance(layer, nn.RNNBase) for layer in module.modules()):
+        advice = "batch normalisation in a recurrent network mixes sequences and steps. Use layer normalisation."
+        warnings.append(Problem(at, advice, warning=True))
+    sizes = [(size, where) for where, size in _possible("data.batch_size", document, space, data) if _is_number(size)]
+    smallest, where = min(sizes, default=(SMALL_BATCH, ""))
+    if smallest < SMALL_BATCH:
+        advice = (
+            f"batch normalisation with batches of {smallest} has poor statistics (below {SMALL_BATCH}). "
+            f"Use layer or group normalisation, or larger batches."
+        )
+        warnings.append(Problem(where, advice, warning=True))
+    return warnings
+
+
+def _possible(path: str, document: Mapping[str, Any], space: Space, owner: Any) -> list[tuple[str, Any]]:
+    """The values that a trial may have at a path, each with the place in the study file that says so."""
+    if path in space.parameters:
+        ranged = space.parameters[path].range
+        values = ranged.values if isinstance(ranged, Choice) else [ranged.low, ranged.high]
+        return [(f"space.{path}", value) for value in values]
+    given = at_path(document, path)
+    if given is not None:
+        return [(path, given)]
+    name = path.rpartition(".")[2]
+    hyperparameters: Mapping[str, Any] = getattr(owner, "hparams", {})
+    return [(path, hyperparameters[name] if name in hyperparameters else getattr(owner, name, None))]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
