@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tuner.models.layers.lookup import check_range
-from tuner.models.layers.modes import dropping, evaluating
+from tuner.models.layers.modes import evaluating
 from tuner.models.metrics import accuracy, label_entropy
 from tuner.models.network import Network
 
@@ -34,6 +33,10 @@ class Classifier(Network):
     """
 
     SHAPES = ("input_shape", "num_classes")
+    ADVICE = (
+        "Data of a number to predict want a regressor (tuner.models.MLPRegressor); to take whole numbers as classes, "
+        "set task: classification under data.init_args."
+    )
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,11 +45,6 @@ class Classifier(Network):
     @abstractmethod
     def build(self, input_shape: Sequence[int], num_classes: int) -> nn.Module:
         """Build the network from inputs of shape (B, *input_shape) to logits of shape (B, num_classes)."""
-
-    def prepare(self) -> None:
-        """Check the shared hyperparameters, and build the network if its shapes were given."""
-        check_range("mc_samples", self.hyperparameter("mc_samples"), 0)
-        super().prepare()
 
     def predict_proba(self, x: Tensor, samples: int = 0) -> Tensor:
         """Class probabilities of shape (B, C), without gradients and in evaluation mode.
@@ -60,11 +58,7 @@ class Classifier(Network):
             return self._probabilities(x, samples)
 
     def _probabilities(self, x: Tensor, samples: int) -> Tensor:
-        if samples > 0:
-            with dropping(self) as drops:
-                if drops:
-                    return torch.stack([torch.softmax(self(x), dim=1) for _ in range(samples)]).mean(dim=0)
-        return torch.softmax(self(x), dim=1)
+        return self.averaged(lambda: torch.softmax(self(x), dim=1), samples)
 
     def _step(self, batch: Batch, stage: str) -> Tensor:
         x, y = batch  # (B, *input_shape), (B,)

@@ -15,6 +15,7 @@ from tuner.models.network import Network
 
 Batch = tuple[Tensor, Tensor]
 State = list[Tensor]
+"""What is carried from batch to batch: tensors whose dimension 1 is the batch, such as (layers, B, units)."""
 
 
 class LanguageModel(Network):
@@ -31,6 +32,7 @@ class LanguageModel(Network):
     Besides those of `Network` it takes these hyperparameters:
 
     Args:
+        mc_samples: at prediction, average the probabilities of that many networks sampled by dropout; 0 predicts once.
         carry_state: whether batches continue each other; without it every sequence starts from zeros.
         vocab_size: V, the number of symbols; by default asked of the data module.
     """
@@ -46,7 +48,7 @@ class LanguageModel(Network):
 
     @abstractmethod
     def build(self, vocab_size: int) -> nn.Module:
-        """Build the network from (symbols of shape (B, T), state or None) to (logits of shape (B, T, V), state)."""
+        """Build the network from (symbols of shape (B, T), `State` or None) to (logits of shape (B, T, V), `State`)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of shape (B, T, V) of the next symbols, for sequences of shape (B, T), from a state of zeros."""
@@ -94,6 +96,9 @@ class LanguageModel(Network):
         if not self.hyperparameter("carry_state") or (state is not None and state[0].shape[1] != len(x)):
             state = None
         logits, after = self.unroll(x, state)
+        if any(s.ndim < 2 or s.shape[1] != len(x) for s in after):
+            shapes = [tuple(s.shape) for s in after]
+            raise ValueError(f"a state's dimension 1 must be the batch of {len(x)}, but got states of {shapes}.")
         return F.cross_entropy(logits.flatten(0, 1), y.flatten()), [s.detach() for s in after]
 
     def on_train_epoch_start(self) -> None:
@@ -150,6 +155,6 @@ class LanguageModel(Network):
         self._end_evaluation("test")
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
-        """Probabilities of the next symbols, shape (B, T, V)."""
+        """Probabilities of the next symbols, shape (B, T, V), averaged over `mc_samples` sampled networks."""
         x = batch if isinstance(batch, Tensor) else batch[0]
-        return torch.softmax(self(x), dim=2)
+        return self.averaged(lambda: torch.softmax(self(x), dim=2), self.hyperparameter("mc_samples"))

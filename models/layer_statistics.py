@@ -13,6 +13,7 @@ from torch.nn.modules import activation as torch_activations
 from torch.utils.hooks import RemovableHandle
 
 from tuner.models.layers.maxout import Maxout
+from tuner.models.layers.recurrent import Recurrent
 
 
 class LayerStatistics(L.Callback):
@@ -23,8 +24,8 @@ class LayerStatistics(L.Callback):
     - `preact_mean/LAYER` and `preact_std/LAYER`, mean and deviation of what arrives at an activation: how far they
       move from epoch to epoch is the drift that normalisation is meant to stop.
 
-    LAYER is the module's path, such as `net.1`. Where the activations are no modules (as in torch's recurrent
-    kernels), what the affine maps give is looked at instead.
+    LAYER is the module's path, such as `net.1`. Of recurrent layers, and where activations are no modules, it is what
+    the affine maps give.
 
     Switch it on in a study file; what is not switched on costs nothing:
 
@@ -46,12 +47,16 @@ class LayerStatistics(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Attach to the layers."""
         self._seen = {}
-        activations = {name: m for name, m in pl_module.named_modules() if isinstance(m, _ACTIVATIONS)}
+        recurrent = {name: m for name, m in pl_module.named_modules() if isinstance(m, Recurrent)}
+        inside = {id(part) for layer in recurrent.values() for part in layer.modules()}
+        others = {name: m for name, m in pl_module.named_modules() if id(m) not in inside}
+        activations = {name: m for name, m in others.items() if isinstance(m, _ACTIVATIONS)}
+        affine = {name: m for name, m in others.items() if isinstance(m, _AFFINE)}
+        self._hooks = [m.register_forward_hook(self._recurring(name)) for name, m in recurrent.items()]
         if activations:
-            self._hooks = [m.register_forward_pre_hook(self._arriving(name)) for name, m in activations.items()]
-            return
-        affine = {name: m for name, m in pl_module.named_modules() if isinstance(m, _AFFINE)}
-        self._hooks = [m.register_forward_hook(self._leaving(name)) for name, m in affine.items()]
+            self._hooks += [m.register_forward_pre_hook(self._arriving(name)) for name, m in activations.items()]
+        else:
+            self._hooks += [m.register_forward_hook(self._leaving(name)) for name, m in affine.items()]
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -100,6 +105,15 @@ class LayerStatistics(L.Callback):
 
     def _leaving(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
         return lambda _module, _inputs, output: self._see_preactivation(name, output)
+
+    def _recurring(self, name: str) -> Callable[[Recurrent, tuple[Any, ...], Any], None]:
+        def see(layer: Recurrent, inputs: tuple[Any, ...], output: Any) -> None:
+            if self._looking:
+                with torch.no_grad():
+                    state = inputs[1] if len(inputs) > 1 else None
+                    self._see_preactivation(name, layer.preactivations(inputs[0], state, output[0]))
+
+        return see
 
     def _see_preactivation(self, name: str, values: Tensor) -> None:
         if self._looking:

@@ -25,6 +25,6 @@ def label_entropy(counts: Tensor) -> Tensor:
     It is the cross-entropy of a model that knows how frequent the labels are and nothing else, so one whose validation
     cross-entropy never falls below it has learnt nothing.
     """
-    shares = counts.double() / counts.sum()
+    shares = counts.cpu().double() / counts.sum().item()  # not every device has float64
     terms: Tensor = torch.special.xlogy(shares, shares)
     return -terms.sum()

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from tuner.models.layers.lookup import check_range
+from tuner.models.layers.modes import dropping
 from tuner.models.optimisation import OptimiserSettings, build_optimizer, decay_factor
 from tuner.models.regularisation import lp_penalty
 
@@ -35,7 +36,8 @@ class Network(L.LightningModule):
             `sqrt` α k/√(t+1), `step` α γ^⌊t/s⌋ or `none`.
         lr_decay: the coefficient of the decay: r, γ, k or γ.
         lr_step: s of the `step` decay, in epochs.
-        weight_decay: shrinks weights by α · weight_decay a step, at least 0.
+        weight_decay: at least 0; `sgd` and `adamw` shrink weights by α · weight_decay a step, the others add it to the
+            gradient as L2, where their own scaling changes its strength.
         penalty: λ of the penalty λ ‖θ‖_p^p that training adds to the loss, at least 0.
         penalty_p: p of the penalty, at least 1; 1 is L1, 2 is L2.
         clip_norm: r of clipping g ← min(1, r/‖g‖) g over all gradients together, above 0; null is none. A
@@ -49,6 +51,9 @@ class Network(L.LightningModule):
 
     SHAPES: ClassVar[tuple[str, ...]]
     """What `build` needs of the data; the names of the data module's attributes and of the hyperparameters."""
+
+    ADVICE: ClassVar[str] = "Give them under model.init_args, or take other data."
+    """What to do where the data do not have them."""
 
     DEFAULTS: ClassVar[Mapping[str, Any]] = {
         "lr_schedule": "none",
@@ -78,6 +83,7 @@ class Network(L.LightningModule):
         """
         self._settings()
         self._decay()
+        check_range("mc_samples", self.hyperparameter("mc_samples"), 0)
         check_range("penalty", self.hyperparameter("penalty"), 0)
         check_range("penalty_p", self.hyperparameter("penalty_p"), 1)
         if self.hyperparameter("clip_norm") is not None:
@@ -111,10 +117,10 @@ class Network(L.LightningModule):
         shapes = self.shapes_of(data)
         missing = [name for name, value in shapes.items() if value is None]
         if missing:
+            lacks = "there is no data module" if data is None else f"the data module {type(data).__name__} has no "
             raise ValueError(
-                f"{type(self).__name__} needs {' and '.join(self.SHAPES)}, and the data module "
-                f"{type(data).__name__} has no {' and no '.join(missing)}. "
-                f"Give them under model.init_args, or take other data."
+                f"{type(self).__name__} needs {' and '.join(self.SHAPES)}, and {lacks}"
+                f"{'' if data is None else ' and no '.join(missing)}. {self.ADVICE}"
             )
         self.adopt(**shapes)
 
@@ -139,6 +145,20 @@ class Network(L.LightningModule):
                 f"the network has no shape yet: give {' and '.join(self.SHAPES)}, or attach a data module."
             )
         return self.net
+
+    def averaged(self, predict: Callable[[], Tensor], samples: int) -> Tensor:
+        """What `predict` returns, averaged over that many networks sampled by dropout.
+
+        Args:
+            predict: called without arguments, in evaluation mode.
+            samples: how many; 0 is the one network without dropout, whose scaled weights stand for the mean (exactly so
+                if it is linear).
+        """
+        if samples > 0:
+            with dropping(self) as drops:
+                if drops:
+                    return torch.stack([predict() for _ in range(samples)]).mean(dim=0)
+        return predict()
 
     def penalised(self, loss: Tensor) -> Tensor:
         """The loss that training descends: λ ‖θ‖_p^p over the weights is added to it."""

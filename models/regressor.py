@@ -25,12 +25,17 @@ class Regressor(Network):
     Besides those of `Network` it takes these hyperparameters:
 
     Args:
+        mc_samples: at prediction, average that many networks sampled by dropout; 0 predicts once, without dropout.
         input_shape: shape of one input, without the batch; by default asked of the data module.
         target_mean: mean of the training targets; by default asked of the data module.
         target_std: deviation of the training targets, above 0; by default asked of the data module.
     """
 
     SHAPES = ("input_shape", "target_mean", "target_std")
+    ADVICE = (
+        "Data of classes want a classifier (tuner.models.MLP); to take whole numbers as such, set task: regression "
+        "under data.init_args."
+    )
 
     @abstractmethod
     def make_output(self, input_shape: Sequence[int]) -> nn.Module:
@@ -44,16 +49,18 @@ class Regressor(Network):
 
     def forward(self, x: Tensor) -> Tensor:
         """Predictions of shape (B,) in the units of the data, for inputs of shape (B, *input_shape)."""
-        predicted: Tensor = self._standardised(x) * self.hparams["target_std"] + self.hparams["target_mean"]
+        # in float32 whatever the network computes in: the target's own scale may be large
+        predicted: Tensor = self._standardised(x).float() * self.hparams["target_std"] + self.hparams["target_mean"]
         return predicted
 
     def _standardised(self, x: Tensor) -> Tensor:
         return super().forward(x).squeeze(1)
 
     def _step(self, batch: Batch, stage: str) -> Tensor:
-        x, y = batch  # (B, *input_shape), (B,) or (B, 1)
+        x, y = batch  # (B, *input_shape), (B,) or (B, 1); float64 targets lose nothing before they are standardised
         deviation = self.hparams["target_std"]
-        error = self._standardised(x) - (y.flatten() - self.hparams["target_mean"]) / deviation
+        standardised = ((y.flatten() - self.hparams["target_mean"]) / deviation).float()
+        error = self._standardised(x).float() - standardised
         loss: Tensor = error.square().mean()
         metrics = {f"{stage}_loss": loss, f"{stage}_mae": error.abs().mean() * deviation}
         self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(y))
@@ -72,5 +79,6 @@ class Regressor(Network):
         self._step(batch, "test")
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
-        """Predictions of shape (B,) in the units of the data."""
-        return self.forward(batch if isinstance(batch, Tensor) else batch[0])
+        """Predictions of shape (B,) in the units of the data, averaged over `mc_samples` sampled networks."""
+        x = batch if isinstance(batch, Tensor) else batch[0]
+        return self.averaged(lambda: self.forward(x), self.hyperparameter("mc_samples"))

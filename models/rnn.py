@@ -63,6 +63,7 @@ class RNNLanguageModel(LanguageModel):
         adam_beta1: float = 0.9,
         adam_beta2: float = 0.999,
         adam_eps: float = 1e-8,
+        mc_samples: int = 0,
         carry_state: bool = True,
         vocab_size: int | None = None,
     ) -> None:

@@ -93,7 +93,23 @@ def test_a_module_of_one_s_own_is_looked_into(study: dict[str, Any]) -> None:
     ],
 )
 def test_the_shipped_spaces_draw_no_warning(model: str, data: str, space: str) -> None:
-    assert warnings_of(asked(model, data, space)) == []
+    document = asked(model, data, space)
+    document["trainer"]["max_epochs"] = 20
+    assert warnings_of(document) == []
+
+
+def test_steps_of_the_rate_that_never_come_draw_a_warning() -> None:
+    document = asked("MLP", "Digits", "mlp")
+    document["trainer"]["max_epochs"] = 10
+    (told,) = warnings_of(document)
+    assert told == (
+        "space.model.lr_schedule: 'step' lowers the rate every 10 epochs, but a trial has 10. "
+        "Set model.init_args.lr_step lower."
+    )
+    document["model"]["init_args"] = {"lr_step": 3}
+    assert warnings_of(document) == []
+    assert len(warnings_of(asked("MLP", "Digits", RATE, lr_schedule="step"))) == 1
+    assert warnings_of(asked("MLP", "Digits", RATE, lr_schedule="none")) == []
 
 
 def test_a_warning_is_no_mistake_and_not_part_of_the_stored_study() -> None:

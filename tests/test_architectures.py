@@ -144,7 +144,7 @@ def test_a_kernel_has_a_middle(kernel_size: int) -> None:
 @pytest.mark.parametrize("model", [LeNet, ResNet, DenseNet])
 @pytest.mark.parametrize("shape", [[64], [8, 8]])
 def test_a_network_of_images_refuses_other_inputs_with_advice(model: type[LeNet], shape: list[int]) -> None:
-    said = rf"{model.__name__} takes images .* shape {re.escape(str(tuple(shape)))}.*Set data.init_args.flat to false"
+    said = rf"{model.__name__} takes images .* shape {re.escape(str(tuple(shape)))}.*Take an MLP, or data of images"
     with pytest.raises(ValueError, match=said):
         model(input_shape=shape, num_classes=10)
 

@@ -14,6 +14,7 @@ from tuner.data import Digits, InMemory, TensorLoader
 from tuner.data.digits import _digits
 from tuner.data.division import stratified
 from tuner.data.in_memory import Splits, standardise
+from tuner.data.loader import evaluation_size
 
 GOLDEN = "0e85747eaadadff9a73a8d96d44f4cdf75ddd2df89b4498bb958fb0e65059abf"
 """The fingerprint of splits_of(1.0, 2.0): stored fingerprints are compared with new ones."""
@@ -113,7 +114,7 @@ def test_other_splits_are_standardised_with_the_training_split_s_statistics() ->
     # mean 2, deviation 1 in the first feature; the second is constant
     train, other = standardise(torch.tensor([[1.0, 5.0], [3.0, 5.0]]), torch.tensor([[2.0, 5.0], [6.0, 7.0]]))
     assert train.tolist() == [[-1.0, 0.0], [1.0, 0.0]]
-    assert other.tolist() == [[0.0, 0.0], [4.0, 2.0]]
+    assert other.tolist() == [[0.0, 0.0], [4.0, 0.0]], "what training cannot know of is 0 everywhere"
 
 
 def test_images_are_standardised_over_everything_but_their_channels() -> None:
@@ -258,6 +259,31 @@ def test_validation_and_test_come_in_a_fixed_order(split: str) -> None:
         batches = list(loader)
         assert torch.equal(torch.cat([inputs for inputs, _ in batches]), x)
         assert torch.equal(torch.cat([labels for _, labels in batches]), y)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        ((64,), 1024),
+        ((3, 32, 32), 1024),
+        ((3, 224, 224), 27),
+        ((4096,), 1024),
+        ((8192,), 512),
+        ((3, 4000, 4000), 1),
+        ((), 1024),
+    ],
+)
+def test_evaluation_batches_are_large_but_for_large_inputs(shape: tuple[int, ...], size: int) -> None:
+    assert evaluation_size(shape) == size
+
+
+def test_evaluation_batches_hold_what_memory_can_and_the_same_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = list(Digits().val_dataloader())
+    monkeypatch.setattr("tuner.data.loader.EVALUATED", 64 * 50)
+    cut = list(Digits().val_dataloader())
+    assert {len(y) for _, y in cut[:-1]} == {50}
+    for one, other in zip(zip(*whole, strict=True), zip(*cut, strict=True), strict=True):
+        assert torch.equal(torch.cat(one), torch.cat(other))
 
 
 def test_in_memory_data_is_abstract() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tuner.data import Arrays
+from tuner.data import Arrays, Tabular
 from tuner.errors import DataError
 
 
@@ -81,12 +81,87 @@ def test_whole_numbers_truth_and_text_are_classes_from_0_on(
     assert [names[i] for i in labels[x.argsort()].tolist()] == [str(v) for v in y.tolist()]
 
 
-def test_floating_point_targets_are_regression_even_where_they_are_whole(tmp_path: Path) -> None:
-    y = np.arange(50.0).reshape(50, 1) % 3 + 10
+@pytest.mark.parametrize(
+    ("y", "names"),
+    [
+        (np.arange(60) % 20, tuple(map(str, range(20)))),
+        (np.arange(60.0) % 3 - 1, ("-1", "0", "1")),  # 1 or 1.0
+        (np.arange(63) % 21, None),  # 21 values
+        (np.arange(30) // 1.6 // 1, None),  # fewer than two samples a value
+        (np.arange(60) % 3 / 2, None),  # not whole
+        (np.arange(3000), None),
+    ],
+    ids=str,
+)
+def test_auto_takes_few_whole_numbers_for_classes_as_tables_do(y: Any, names: Any, tmp_path: Path) -> None:
+    data = Arrays(saved(tmp_path, x=np.arange(len(y)), y=y))
+    assert data.class_names == names
+    (tmp_path / "t.csv").write_text("\n".join(["x,y", *(f"{i},{v}" for i, v in enumerate(y.tolist()))]))
+    assert Tabular(str(tmp_path / "t.csv"), "y").class_names == names
+
+
+def test_the_task_can_be_said(tmp_path: Path) -> None:
+    path = saved(tmp_path, x=np.arange(60), y=np.arange(60) % 3, many=np.arange(60) % 30, half=np.arange(60) % 3 / 2)
+    assert Arrays(path, task="regression").splits().train[1].dtype == torch.float64
+    many = Arrays(path, targets="many", task="classification", val_share=0.4, test_share=0)
+    assert many.class_names == tuple(map(str, range(30)))
+    assert Arrays(path, targets="half", task="classification").class_names == ("0", "0.5", "1")
+    with pytest.raises(
+        ValueError, match="task must be one of auto, classification, regression, but got 'clasification'"
+    ):
+        Arrays(path, task="clasification")
+    words = saved(tmp_path, "words.npz", x=np.arange(60), y=np.array(["a", "b"])[np.arange(60) % 2])
+    assert "array 'y'  must hold numbers for regression, but holds <U1. Set task: classification." in told(
+        words, task="regression"
+    )
+
+
+def test_numbers_that_do_not_do_as_classes_may_be_quantities(tmp_path: Path) -> None:
+    y = [*range(10)] * 3 + [99]
+    advice = (
+        "needs 3 samples at least for every part to get one, but has 1. Add samples, leave the class out, or change"
+    )
+    for message in (
+        told(saved(tmp_path, x=np.arange(31), y=y)),
+        table_told(tmp_path, [f"{i},{v}" for i, v in enumerate(y)]),
+    ):
+        assert advice in message
+        assert message.endswith("test_share. If the target is a quantity, set task: regression.")
+    words = [f"w{v}" for v in y]
+    assert told(saved(tmp_path, x=np.arange(31), y=words)).endswith("or change val_share or test_share.")
+
+
+def table_told(folder: Path, rows: list[str]) -> str:
+    (folder / "t.csv").write_text("\n".join(["x,y", *rows]))
+    with pytest.raises(DataError) as caught:
+        Tabular(str(folder / "t.csv"), "y").splits()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("offset", [0, 10**8, 1_700_000_000])
+def test_a_regression_target_s_offset_costs_it_nothing(offset: int, tmp_path: Path) -> None:
+    arrays = {"x": np.arange(100), "y": offset + np.arange(100) / 8}
+    data = Arrays(saved(tmp_path, **arrays))
+    near = Arrays(saved(tmp_path, "near.npz", x=arrays["x"], y=arrays["y"] - offset))
+    assert torch.equal(data.splits().train[1] - offset, near.splits().train[1])
+    assert data.target_std == pytest.approx(near.target_std, rel=1e-6)
+
+
+def test_what_is_constant_in_training_is_0_in_given_splits_too(tmp_path: Path) -> None:
+    x = np.stack([np.arange(30.0), np.full(30, 7.0)], axis=1)
+    given = np.array([[0.0, 1e6], [0.0, -1e6]])
+    path = saved(tmp_path, x=x, y=np.arange(30) % 2, vx=given, vy=[0, 1])
+    splits = Arrays(path, val_inputs="vx", val_targets="vy").splits()
+    for inputs, _ in (splits.train, splits.val, splits.test):
+        assert (inputs[:, 1] == 0).all()
+
+
+def test_floating_point_targets_are_regression(tmp_path: Path) -> None:
+    y = np.arange(50.0).reshape(50, 1) % 3 + 10.5
     data = Arrays(saved(tmp_path, x=np.arange(50.0), y=y))
     train = data.splits().train[1]
-    assert (data.num_classes, data.class_names, train.dtype, train.shape[1:]) == (None, None, torch.float32, ())
-    assert set(train.tolist()) == {10, 11, 12}
+    assert (data.num_classes, data.class_names, train.dtype, train.shape[1:]) == (None, None, torch.float64, ())
+    assert set(train.tolist()) == {10.5, 11.5, 12.5}
     assert data.target_mean == pytest.approx(sum(train.tolist()) / len(train))
     assert data.target_std == pytest.approx(float(np.std(train.numpy())), rel=1e-6)
 
@@ -155,7 +230,7 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
         ({"y": np.array([{}] * 30)}, {}, "array 'y'  must be an array of numbers, or of text for targets"),
         ({"y": np.zeros(30, int)}, {}, "there must be two at least, but got ['0']"),
         ({"y": np.arange(30) // 29}, {}, "class '1'  needs 3 samples at least for every part to get one, but has 1"),
-        ({"y": np.zeros(30)}, {}, "must vary among the training samples, but is always 0"),
+        ({"y": np.full(30, 0.5)}, {}, "must vary among the training samples, but is always 0.5"),
     ],
     ids=lambda value: "",
 )

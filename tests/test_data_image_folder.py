@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import weakref
+from collections.abc import Iterable, Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,8 +18,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from tuner.data import ImageFolder, TensorLoader
-from tuner.data.reading.pictures import IndexBatches, Pictures, decode_all
-from tuner.errors import DataError
+from tuner.data.reading.pictures import ChannelMoments, IndexBatches, Pictures, decode_all
+from tuner.errors import DataError, TrialImpossible
 
 
 def draw(path: Path, seed: int, size: tuple[int, int] = (6, 5), mode: str = "RGB") -> None:
@@ -85,9 +89,60 @@ def test_a_split_without_a_folder_is_drawn_from_train(tmp_path: Path) -> None:
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     assert ImageFolder(str(classes(tmp_path, names=("train", "car")))).class_names == ("car", "train")
+    # but not if it holds folders, which then may as well be classes
     (tmp_path / "train" / "deep").mkdir()
     (tmp_path / "train" / "00.png").rename(tmp_path / "train" / "deep" / "00.png")
-    assert ImageFolder(str(tmp_path)).class_names == ("car", "train")
+    assert "car           is beside folders of splits, but must be one: train, val or test. Rename it" in told(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train", "valid", "test"),
+        ("train", "validation", "test"),
+        ("Train", "Dev", "Test"),
+        ("TRAIN", "VAL", "TEST"),
+        ("Training", "Valid", "Testing"),
+    ],
+    ids=str,
+)
+def test_splits_are_understood_however_they_are_usually_spelt(names: tuple[str, ...], tmp_path: Path) -> None:
+    for k, name in enumerate(names):
+        classes(tmp_path / name, count=3 + k, start=1000 * k)
+    data = ImageFolder(str(tmp_path))
+    assert data.class_names == ("cat", "dog")
+    assert [len(y) for _, y in (data.splits().train, data.splits().val, data.splits().test)] == [6, 8, 10]
+
+
+def test_folders_beside_train_that_are_no_splits_are_told_and_never_taken_for_classes(tmp_path: Path) -> None:
+    for name in ("train", "holdout", "Validation", "val"):
+        classes(tmp_path / name, count=5)
+    message = told(tmp_path)
+    assert "has 2 problems" in message
+    assert "holdout  is beside folders of splits, but must be one: train, val or test" in message
+    assert "val      must not name the same split as 'Validation'. Join them." in message
+    classes(tmp_path / "other" / "valid")
+    classes(tmp_path / "other" / "test")
+    assert "must hold train beside its other splits, but does not" in told(tmp_path / "other")
+
+
+def test_links_to_folders_are_told_and_not_followed(tmp_path: Path) -> None:
+    root = classes(tmp_path / "root")
+    (root / "cat" / "again").symlink_to(root, target_is_directory=True)
+    assert "cat/again  is a link to a folder, which is not followed. Move the folder here." in told(root)
+    (root / "cat" / "again").unlink()
+    (root / "eel").symlink_to(root / "cat", target_is_directory=True)
+    assert "eel  is a link to a folder, which is not followed" in told(root)
+    (root / "eel").unlink()
+    (root / "fox").symlink_to(root / "nowhere")
+    assert "fox  is a file beside the classes' folders" in told(root)
+    (root / "fox").unlink()
+    (tmp_path / "link").symlink_to(root, target_is_directory=True)
+    assert ImageFolder(str(tmp_path / "link")).class_names == ("cat", "dog")
+    (tmp_path / "splits").mkdir()
+    classes(tmp_path / "splits" / "train")
+    (tmp_path / "splits" / "test").symlink_to(root, target_is_directory=True)
+    assert "test  is a link to a folder, which is not followed" in told(tmp_path / "splits")
 
 
 def test_grey_pictures_and_one_number_for_the_size(tmp_path: Path) -> None:
@@ -120,8 +175,8 @@ def test_pictures_are_turned_as_their_camera_says(tmp_path: Path) -> None:
     image.save(root / "cat" / "turned.png", exif=exif)
     data = ImageFolder(str(root), mode="L", image_size=[4, 2])
     place = next(i for i, p in enumerate(data.listing.pictures) if p.file.path.name == "turned.png")
-    pixels = decode_all(data.listing, [place], data.asked)[0, 0]
-    assert pixels.nonzero().tolist() == [[0, 1]]  # the upper left corner has come to the upper right
+    (pixels,) = decode_all(data.listing, [place], data.asked)
+    assert pixels[0].nonzero().tolist() == [[0, 1]]  # the upper left corner has come to the upper right
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -161,9 +216,82 @@ def test_training_batches_that_are_decoded_never_end_with_a_single_picture(tmp_p
     data = ImageFolder(str(classes(tmp_path, count=11)), batch_size=5, max_memory_gb=0, test_share=0.1)
     sizes = [len(batch[1]) for batch in data.train_dataloader()]
     assert sizes == [5, 5, 6]
-    assert [
-        len(batch[1]) for batch in ImageFolder(str(tmp_path), batch_size="full", max_memory_gb=0).train_dataloader()
-    ] == [14]
+
+
+def test_full_batches_of_pictures_that_do_not_fit_into_memory_are_refused(tmp_path: Path) -> None:
+    root = str(classes(tmp_path))
+    assert [len(batch[1]) for batch in ImageFolder(root, batch_size="full").train_dataloader()] == [12]
+    with pytest.raises(TrialImpossible, match="batch_size: full must have all pictures in memory, but they take"):
+        ImageFolder(root, batch_size="full", max_memory_gb=0).train_dataloader()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="measures in units of Linux")
+def test_preparing_takes_little_more_memory_than_the_pictures() -> None:
+    # In a process of its own, whose peak is known; 79 MB of pictures.
+    code = """
+import pathlib, resource, tempfile, numpy, torch
+from PIL import Image
+from tuner.data import ImageFolder
+from tuner.data.reading.pictures import ChannelMoments
+with tempfile.TemporaryDirectory() as folder:
+    for i in range(100):
+        path = pathlib.Path(folder, "ab"[i % 2], f"{i}.bmp")
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(numpy.random.default_rng(i).integers(0, 256, (8, 8, 3)).astype("uint8")).save(path)
+    ImageFolder(folder, image_size=8).splits()  # imports what it needs
+    data = ImageFolder(folder, image_size=256)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    data.splits()
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / 1e9 / data.gigabytes)
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert float(told.splitlines()[-1]) < 1.6
+
+
+def test_the_moments_of_channels_are_those_of_all_their_values() -> None:
+    images = torch.randint(0, 256, (7, 3, 4, 5), dtype=torch.uint8)
+    images[:, 1] = 77
+    found = ChannelMoments.of(images)
+    values = images.double() / 255
+    assert torch.allclose(found.mean.flatten().double(), values.mean(dim=(0, 2, 3)), atol=1e-7)
+    deviation = values.std(dim=(0, 2, 3), correction=0)
+    assert torch.allclose(found.deviation.flatten().double()[::2], deviation[::2], atol=1e-7)
+    assert (found.standardise(images)[:, 1] == 0).all()
+    assert (found.standardise(255 - images)[:, 1] == 0).all(), "a constant of training is 0 everywhere"
+    assert torch.equal(ChannelMoments.of(images.flip(0)).deviation, found.deviation), "exact in any order"
+
+
+def test_the_statistics_of_streamed_pictures_do_not_keep_them(tmp_path: Path) -> None:
+    listing = ImageFolder(str(classes(tmp_path))).listing
+    asked = ImageFolder(str(tmp_path)).asked
+    alive: list[weakref.ref[torch.Tensor]] = []
+
+    def watched() -> Iterator[torch.Tensor]:
+        for image in decode_all(listing, range(20), asked):
+            assert sum(ref() is not None for ref in alive) <= 1
+            alive.append(weakref.ref(image))
+            yield image
+
+    ChannelMoments.of(watched())
+    assert len(alive) == 20
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_picture_is_a_data_error_from_a_worker_process_too(workers: int, tmp_path: Path) -> None:
+    root = classes(tmp_path)
+    data = ImageFolder(str(root), max_memory_gb=0, workers=workers)
+    broken = data.listing.pictures[int(data._pictures.parts[1][0])].file.path
+    broken.write_text("no picture")
+    with pytest.raises(DataError, match="cannot be decoded") as caught:
+        list(data.val_dataloader())
+    assert str(broken) in str(caught.value)
+    assert any(str(broken) in f"{problem.path} {problem.message}" for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize("memory", [4.0, 0.0])
+def test_large_pictures_are_evaluated_in_small_batches(memory: float, tmp_path: Path) -> None:
+    data = ImageFolder(str(classes(tmp_path)), image_size=1000, max_memory_gb=memory)  # 3,000,000 values
+    assert [len(y) for _, y in data.val_dataloader()] == [len(y) for _, y in data.test_dataloader()] == [1] * 4
 
 
 @pytest.mark.parametrize(("count", "size"), [(9, 4), (10, 4), (1, 4), (5, 1), (3, 9)])
@@ -196,15 +324,19 @@ def test_statistics_of_many_pictures_come_from_a_sample_drawn_by_the_seed(
 ) -> None:
     asked = ImageFolder(root := str(classes(tmp_path, count=6)), image_size=4).asked
     listing = ImageFolder(root).listing
-    means = [Pictures(listing, asked).mean]
+    means = [Pictures(listing, asked).moments.mean]
     monkeypatch.setattr("tuner.data.reading.pictures.SAMPLE", 5)
-    means += [Pictures(listing, asked).mean, Pictures(listing, asked).mean]
+    means += [Pictures(listing, asked).moments.mean, Pictures(listing, asked).moments.mean]
     assert torch.equal(means[1], means[2])
     assert not torch.allclose(means[0], means[1])
     train = Pictures(listing, asked).parts[0].tolist()
-    first = decode_all(listing, train[:5], asked).mean(dim=(0, 2, 3))
+
+    def mean_of(chosen: Iterable[int]) -> torch.Tensor:
+        return torch.stack(list(decode_all(listing, chosen, asked))).double().div(255).mean(dim=(0, 2, 3)).float()
+
+    first = mean_of(train[:5])
     assert not torch.allclose(first, means[1].flatten(), atol=1e-6), "the first ones are all of one class"
-    fives = (decode_all(listing, chosen, asked).mean(dim=(0, 2, 3)) for chosen in combinations(train, 5))
+    fives = (mean_of(chosen) for chosen in combinations(train, 5))
     assert any(torch.allclose(mean, means[1].flatten(), atol=1e-6) for mean in fives)
 
 
@@ -246,16 +378,6 @@ def test_broken_pictures_are_all_told_with_their_paths(tmp_path: Path) -> None:
     assert "has 3 problems" in message
     for name in ("cat/03.png", "dog/04.png", "dog/05.png"):
         assert f"{root / name}  cannot be decoded" in message
-
-
-def test_a_broken_picture_is_told_when_its_batch_is_decoded(tmp_path: Path) -> None:
-    root = classes(tmp_path)
-    data = ImageFolder(str(root), max_memory_gb=0)
-    broken = data.listing.pictures[int(data._pictures.parts[1][0])].file.path
-    broken.write_text("no picture")
-    with pytest.raises(DataError, match="cannot be decoded") as caught:
-        list(data.val_dataloader())
-    assert str(broken) in str(caught.value)
 
 
 def test_pictures_of_16_bits_are_told_and_not_clipped(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -15,8 +17,8 @@ import torch
 from PIL import Image
 
 import tuner.data
-from tuner.data import InMemory, Tabular
-from tuner.data.division import at_random, by_class
+from tuner.data import InMemory, SklearnTable, Tabular
+from tuner.data.division import _fills, _needed, at_random, by_class
 from tuner.data.in_memory import moments, standardise
 from tuner.errors import DataError, Problem, SpecError, TunerError
 from tuner.models import MLP
@@ -114,6 +116,46 @@ def test_batches_are_what_models_expect(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", MODULES)
+def test_what_is_done_to_a_batch_stays_with_it(name: str, tmp_path: Path) -> None:
+    arguments = MODULES[name](tmp_path) | ({"batch_size": 1} if name == "Text" else {})
+    data = getattr(tuner.data, name)(**arguments)
+    before = data.fingerprint()
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+        for x, y in loader:
+            x.clamp_(7, 7)
+            y.clamp_(7, 7)
+    assert data.fingerprint() == before
+    assert getattr(tuner.data, name)(**arguments).fingerprint() == before
+
+
+@pytest.mark.parametrize("name", [*MODULES, "streamed"])
+def test_several_devices_in_one_trial_are_refused(name: str, tmp_path: Path) -> None:
+    arguments = MODULES["ImageFolder" if name == "streamed" else name](tmp_path) | {"batch_size": 4}
+    more = {"max_memory_gb": 0} if name == "streamed" else {}
+    data = getattr(tuner.data, "ImageFolder" if name == "streamed" else name)(**arguments, **more)
+    loaders = (data.train_dataloader, data.val_dataloader, data.test_dataloader)
+    data.trainer = SimpleNamespace(world_size=1)
+    assert all(len(loader()) > 0 for loader in loaders)
+    data.trainer = SimpleNamespace(world_size=2)
+    for loader in loaders:
+        with pytest.raises(
+            ValueError, match=r"with one device, but got 2, .* Set trainer: \{devices: 1\}: one trial a"
+        ):
+            loader()
+
+
+@pytest.mark.parametrize(("device", "dtype"), [("mps", torch.float32), ("cpu", torch.float64), ("cuda", torch.float64)])
+def test_only_gpus_without_float64_get_float32_targets(device: str, dtype: torch.dtype) -> None:
+    data = SklearnTable("diabetes")
+    batch = next(iter(data.val_dataloader()))
+    assert data.on_before_batch_transfer(batch, 0)[1].dtype == torch.float64
+    data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(device)))  # type: ignore[assignment]
+    x, y = data.on_before_batch_transfer(batch, 0)
+    assert (x.dtype, y.dtype) == (torch.float32, dtype)
+    assert torch.equal(y, batch[1].to(dtype))
+
+
+@pytest.mark.parametrize("name", MODULES)
 def test_preparing_draws_nothing_from_the_trial_s_generator(name: str, tmp_path: Path) -> None:
     arguments = MODULES[name](tmp_path)
     torch.manual_seed(7)
@@ -135,7 +177,7 @@ def test_a_path_that_is_not_there_is_told_before_anything_runs(name: str, tmp_pa
     space, wrong = read_space({"model.learning_rate": rate})
     assert wrong == []
     problems = inspect(document, space)
-    assert [problem.path for problem in problems] == ["data"]
+    assert [problem.path.split(".")[0] for problem in problems] == ["data"]
     assert "there is no such file or folder" in problems[0].message
 
 
@@ -187,6 +229,14 @@ def test_a_data_error_is_a_tuner_error_and_a_value_error() -> None:
     assert len(str(SpecError("s.yaml", problems)).splitlines()) == 13
 
 
+def test_a_data_error_can_be_made_of_its_text_alone_and_be_pickled() -> None:
+    error = DataError("line 3 is wrong")
+    assert (str(error), error.problems) == ("line 3 is wrong", (Problem("(the data)", "line 3 is wrong"),))
+    full = DataError("t.csv", [Problem("line 3", "is wrong.")])
+    copied = pickle.loads(pickle.dumps(full))
+    assert (str(copied), copied.source, copied.problems) == (str(full), "t.csv", full.problems)
+
+
 @pytest.mark.parametrize("value", [0.1, 1e-3, 12345.678, -7.7])
 def test_constants_become_zero_however_their_mean_is_rounded(value: float) -> None:
     for count in range(2, 60):
@@ -194,7 +244,7 @@ def test_constants_become_zero_however_their_mean_is_rounded(value: float) -> No
             train = torch.full((count, 1), value, dtype=dtype)
             constant, other = standardise(train, torch.tensor([[value + 1]], dtype=dtype))
             assert (constant == 0).all()
-            assert other.item() == pytest.approx(1, rel=1e-3)
+            assert other.item() == 0
 
 
 def test_moments_are_the_mean_and_the_deviation_of_the_whole() -> None:
@@ -227,3 +277,24 @@ def test_every_class_that_is_too_small_is_told_with_the_least_that_would_do() ->
     parts = by_class(enough, ("a", "b"), (0.2, 0.1), 0, "t")
     assert all(set(enough[part].tolist()) == {0, 1} for part in parts)
     assert [len(part) for part in by_class(enough, ("a", "b"), (0.2, 0.0), 0, "t")] == [29, 7, 0]
+
+
+@pytest.mark.parametrize(
+    "shares", [(0.2, 0.2), (0.2, 0.1), (0.1, 0.0), (0.5, 0.4), (0.9, 0.05), (0.01, 0.003), (0.7,), ()]
+)
+def test_the_least_size_of_a_class_is_the_least(shares: tuple[float, ...]) -> None:
+    assert _needed(shares) == next(count for count in range(1, 1000) if _fills(count, shares))
+
+
+@pytest.mark.parametrize("shares", [(0.2, 1e-6), (0.2, 1e-9), (1e-9, 0.0), (0.999998, 1e-6), (1 - 1e-9, 0.0)])
+def test_extreme_shares_are_told_at_once_and_rightly(
+    shares: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[int] = []
+    monkeypatch.setattr("tuner.data.division._fills", lambda *given: counted.append(1) or _fills(*given))
+    with pytest.raises(DataError, match=r"needs \d+ samples at least") as caught:
+        by_class(torch.arange(40) % 2, ("a", "b"), shares, 0, "t")
+    assert len(counted) < 1100
+    told = int(str(caught.value).split("needs ")[1].split()[0])
+    assert _fills(told, shares)
+    assert told < 3 / min(1 - sum(shares), *(share for share in shares if share))

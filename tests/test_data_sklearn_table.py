@@ -45,10 +45,10 @@ def test_diabetes_is_regression_in_its_own_units() -> None:
     splits = data.splits()
     bunch = datasets.load_diabetes(scaled=False)
     targets = torch.cat([y for _, y in (splits.train, splits.val, splits.test)])
-    assert (data.num_classes, data.class_names, targets.dtype) == (None, None, torch.float32)
+    assert (data.num_classes, data.class_names, targets.dtype) == (None, None, torch.float64)
     assert sorted(targets.tolist()) == sorted(bunch.target.tolist())
-    assert data.target_mean == pytest.approx(splits.train[1].double().mean().item())
-    assert data.target_std == pytest.approx(splits.train[1].double().std(correction=0).item())
+    assert data.target_mean == pytest.approx(splits.train[1].mean().item())
+    assert data.target_std == pytest.approx(splits.train[1].std(correction=0).item())
     rows = at_random(442, (0.2, 0.2), 0, "")
     mean, deviation = bunch.data[rows[0]].mean(axis=0), bunch.data[rows[0]].std(axis=0)
     for (x, y), part in zip((splits.train, splits.val, splits.test), rows, strict=True):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tuner.data import Streams, Text
 from tuner.data.text import STREAMS
-from tuner.errors import DataError
+from tuner.errors import DataError, StudyStopped, TrialFailed, TrialImpossible
 
 LETTERS = "abcdefgh \n"
 
@@ -228,11 +228,18 @@ def test_texts_that_are_too_short_are_told(tmp_path: Path) -> None:
     )
     path = file(tmp_path, letters(1000))
     train = len(Text(path).corpus.train)
-    assert f"(batch_size + 1) × steps = 2112 characters at least, but has {train}. Give more text" in told(path)
+    with pytest.raises(TrialImpossible, match="the training part must have") as caught:
+        Text(path).train_dataloader()
+    assert f"(batch_size + 1) × steps = 2112 characters at least, but has {train}. Give more text" in str(caught.value)
+    # other configurations can be trained on it, so the study goes on
+    assert isinstance(caught.value, TrialFailed)
+    assert isinstance(caught.value, ValueError)
+    assert not isinstance(caught.value, StudyStopped)
     # exactly as many as are needed will do
     steps = train // 4
     assert len(list(Text(path, batch_size=3, steps=steps).train_dataloader())) == 1
-    assert "characters at least" in told(path, batch_size=3, steps=steps + 1)
+    with pytest.raises(TrialImpossible, match="characters at least"):
+        Text(path, batch_size=3, steps=steps + 1).train_dataloader()
 
 
 def test_no_test_part_is_possible(tmp_path: Path) -> None:

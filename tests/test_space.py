@@ -11,13 +11,14 @@ import lightning as L
 import pytest
 import yaml
 
-from tuner.data import Digits, Text
-from tuner.models import MLP, DenseNet, LeNet, Network, ResNet, RNNLanguageModel
+from tuner.data import Digits, SklearnTable, Text
+from tuner.models import MLP, DenseNet, LeNet, MLPRegressor, Network, ResNet, RNNLanguageModel
 from tuner.space import Choice, FloatRange, IntRange, Parameter, Space, read_space, shipped_spaces
 from tuner.space.yaml import read_yaml, write_yaml
 
 FAMILIES: dict[str, tuple[type[Network], type[L.LightningDataModule]]] = {
     "mlp": (MLP, Digits),
+    "mlp-regressor": (MLPRegressor, SklearnTable),
     "lenet": (LeNet, Digits),
     "resnet": (ResNet, Digits),
     "densenet": (DenseNet, Digits),
@@ -525,7 +526,7 @@ def test_a_change_may_add_a_parameter() -> None:
 
 def test_a_change_that_breaks_the_merged_parameter_is_told() -> None:
     problems = wrong({"use": "mlp", "change": {"model.learning_rate": {"float": {"high": 0.05}}}})
-    assert "got default=0.3, low=0.001, high=0.05" in problems["space.model.learning_rate.float"]
+    assert "got default=0.3, low=0.0001, high=0.05" in problems["space.model.learning_rate.float"]
 
 
 def test_removing_a_parent_that_others_wait_for_is_told() -> None:

@@ -534,7 +534,8 @@ def test_an_argument_that_the_class_does_not_take_is_told(
 
 def test_a_constructor_that_raises_is_a_problem_of_its_part(study: dict[str, Any], others: str) -> None:
     study["model"]["init_args"]["norm"] = "bach"
-    assert "Did you mean 'batch'?" in told(study, classes=True, path="model")["model"]
+    wrong = told(study, classes=True, path="model.init_args.norm")
+    assert "Did you mean 'batch'?" in wrong["model.init_args.norm"]
     study["model"] = {"class_path": f"{others}.Plain", "init_args": {"size": 101}}
     study["space"] = {"model.scale": {"float": {"low": 1, "high": 2}}}
     assert told(study, classes=True, path="model")["model"] == "size must be at most 100, but got 101"

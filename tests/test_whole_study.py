@@ -377,3 +377,17 @@ def test_layer_statistics_that_are_switched_on_stand_beside_the_losses_in_mlflow
     tuner.run(study, trials=1)
     metrics = tuner.load_best("off").metrics
     assert not [name for name in metrics if "/" in name]
+
+
+def test_data_that_changed_since_the_study_began_stop_it(home: Home, study: Study, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    rows = [f"{i % 7},{i % 5},{'ab'[i % 2]}" for i in range(80)]
+    table.write_text("\n".join(["x,y,kind", *rows]))
+    study["data"] = {"class_path": "tuner.data.Tabular", "init_args": {"path": str(table), "target": "kind"}}
+    study["space"]["data.batch_size"] = {"choice": [16, 32]}
+    tuner.run(study, trials=1)
+    table.write_text("\n".join(["x,y,kind", *rows[:60]]))
+    with pytest.raises(StudyStopped, match=r"the data are not those that study 'small' began with .* study=small-2"):
+        tuner.run(study, trials=2)
+    table.write_text("\n".join(["x,y,kind", *rows]))
+    assert tuner.run(study, trials=2).trials["complete"] == 2

@@ -6,7 +6,8 @@ TunerError                    exit code 1 unless a subclass says otherwise
 ├── StudyNotFound             no such study, file or example                         (exit 2)
 ├── TrialFailed               this trial only; the study goes on
 │   ├── TrialDiverged         the objective is NaN or infinite
-│   └── TrialOutOfMemory      the device or the host ran out of memory
+│   ├── TrialOutOfMemory      the device or the host ran out of memory
+│   └── TrialImpossible       this configuration cannot be trained on these data; the search learns the worst from it
 ├── TrialInterrupted          somebody asked to stop; the trial goes back to the queue
 ├── LeaseLost                 another worker owns this trial now; its result is not ours to write
 ├── StudyStopped              nothing more will be tried
@@ -84,6 +85,10 @@ class TrialOutOfMemory(TrialFailed):
     """The device or the host ran out of memory."""
 
 
+class TrialImpossible(TrialFailed, ValueError):
+    """This configuration cannot be trained on these data; the search learns the worst from it."""
+
+
 class TrialInterrupted(TunerError):
     """Somebody asked to stop; the trial goes back to the queue."""
 
@@ -111,12 +116,18 @@ class MissingMetric(StudyStopped):
 
 
 class DataError(StudyStopped, ValueError):
-    """A data file is wrong. Carries every problem found; its text tells the first ten."""
+    """A data file is wrong. Carries every problem found; its text tells the first ten.
 
-    def __init__(self, source: str, problems: Sequence[Problem]) -> None:
-        self.source = source
-        self.problems = tuple(problems)
-        super().__init__(_listing(source, self.problems, 10))
+    Given a text alone, it says just that: so torch rebuilds an error that a `DataLoader`'s worker has raised.
+    """
+
+    def __init__(self, source: str, problems: Sequence[Problem] | None = None) -> None:
+        if problems is None:
+            super().__init__(source)
+            source, problems = "the data", [Problem("(the data)", source)]
+        else:
+            super().__init__(_listing(source, problems, 10))
+        self.source, self.problems = source, tuple(problems)
 
 
 class NoBest(TunerError):

@@ -14,7 +14,7 @@ def image_shape(network: object, input_shape: Sequence[int]) -> tuple[int, int, 
     if len(input_shape) != 3:
         raise ValueError(
             f"{type(network).__name__} takes images of shape (channels, height, width), but an input has the shape "
-            f"{tuple(input_shape)}. Set data.init_args.flat to false, or take an MLP."
+            f"{tuple(input_shape)}. Take an MLP, or data of images (for Digits and Mnist: flat=False)."
         )
     channels, height, width = input_shape
     return channels, height, width

@@ -79,8 +79,9 @@ class Recurrent(nn.Module):
             if name.startswith("bias"):
                 nn.init.zeros_(parameter)
                 continue
-            for block in parameter.chunk(maps):
-                nn.init.xavier_uniform_(block) if name.startswith("weight_ih") else nn.init.orthogonal_(block)
+            for block in parameter.data.chunk(maps):
+                drawn = torch.empty_like(block, dtype=torch.float32)  # half precision has no QR
+                block.copy_((nn.init.xavier_uniform_ if name.startswith("weight_ih") else nn.init.orthogonal_)(drawn))
         if self.kind == "lstm":
             nn.init.ones_(self._weight("bias_ih_l0")[self.units : 2 * self.units])
 
@@ -105,6 +106,22 @@ class Recurrent(nn.Module):
             state = self._step(step, F.linear(state[0], weight, bias), state)
             outputs.append(state[0])
         return torch.stack(outputs, dim=1), state
+
+    def preactivations(self, x: Tensor, state: Tensor | None, out: Tensor) -> Tensor:
+        """What every step's affine maps gave in a pass that went by: X_t W_x + H_{t-1} W_h + b, before any normaliser.
+
+        Args:
+            x: the input of that pass, shape (B, T, inputs).
+            state: the state that it started from.
+            out: its output, shape (B, T, units).
+
+        Returns:
+            Shape (B, T, maps · units), the gates one after the other as torch has them.
+        """
+        start = x.new_zeros(x.shape[0], self.units) if state is None else state[0]
+        before = torch.cat([start.unsqueeze(1), out[:, :-1]], dim=1)
+        from_x = F.linear(x, self._weight("weight_ih_l0"), self._weight("bias_ih_l0"))
+        return from_x + F.linear(before, self._weight("weight_hh_l0"), self._weight("bias_hh_l0"))
 
     def _weight(self, name: str) -> Tensor:
         weight: Tensor = getattr(self.cell, name)

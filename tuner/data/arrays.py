@@ -7,11 +7,12 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from tuner.data.choice import check_choice
 from tuner.data.division import at_random, by_class, check_shares
 from tuner.data.in_memory import Split, Splits
-from tuner.data.prepared import Prepared, PreparedData, regression
+from tuner.data.prepared import QUANTITY, TASKS, Prepared, PreparedData, are_classes, regression
 from tuner.data.reading.archive import Array, Keys, Pair, read_archive
-from tuner.data.reading.column import in_order
+from tuner.data.reading.column import in_order, label
 from tuner.data.reading.files import Version, find_file
 from tuner.errors import DataError, Problem
 
@@ -21,9 +22,10 @@ class Arrays(PreparedData):
 
     Inputs have shape (N, …); numbers of shape (N,) are taken as (N, 1). They are standardised with the training
     split's mean and deviation of each entry of their second dimension: every feature alone for vectors (N, F), every
-    channel alone for images (N, C, H, W) and series (N, C, L). Targets have shape (N,) or (N, 1). Whole numbers of any
-    value, true and false, and text are classes, which become 0 to C-1 in their order and keep their values as
-    `class_names`; floating-point numbers are regression, even where they are whole.
+    channel alone for images (N, C, H, W) and series (N, C, L). What is constant in training becomes 0. Targets have
+    shape (N,) or (N, 1). With `task: auto` they are classes if they are text, true or false, or whole numbers (1 or
+    1.0) with at most 20 different values in training and at least two samples a value on the average; any other numbers
+    are regression. Classes become 0 to C-1 in their order and keep their values as `class_names`.
 
     Args:
         path: the file. A relative path starts at the current folder; if there is none, a file of that name that comes
@@ -31,6 +33,7 @@ class Arrays(PreparedData):
         inputs: name of the input array.
         targets: name of the target array.
         batch_size: samples a training batch, or `full` for batch gradient descent.
+        task: `classification`, `regression` or `auto`.
         val_inputs: name of the validation inputs, where the file has a validation split; else it is drawn.
         val_targets: name of the validation targets.
         test_inputs: name of the test inputs, where the file has a test split; else it is drawn.
@@ -50,6 +53,7 @@ class Arrays(PreparedData):
         inputs: str = "x",
         targets: str = "y",
         batch_size: int | str = 32,
+        task: str = "auto",
         val_inputs: str | None = None,
         val_targets: str | None = None,
         test_inputs: str | None = None,
@@ -60,14 +64,15 @@ class Arrays(PreparedData):
     ) -> None:
         super().__init__(batch_size)
         check_shares(val_share, test_share)
+        check_choice("task", task, TASKS)
         self.file = find_file(path)
         val, test = _both("val", val_inputs, val_targets), _both("test", test_inputs, test_targets)
         self.keys = Keys((inputs, targets), val, test)
-        self.val_share, self.test_share, self.seed = val_share, test_share, seed
+        self.task, self.val_share, self.test_share, self.seed = task, val_share, test_share, seed
 
     def prepare(self) -> Prepared:
         """The arrays, prepared once in a process however many trials ask, until the file changes."""
-        return _prepared(Version.of(self.file), self.keys, self.val_share, self.test_share, self.seed)
+        return _prepared(Version.of(self.file), self.keys, self.task, self.val_share, self.test_share, self.seed)
 
 
 def _both(part: str, inputs: str | None, targets: str | None) -> tuple[str, str] | None:
@@ -77,12 +82,11 @@ def _both(part: str, inputs: str | None, targets: str | None) -> tuple[str, str]
 
 
 @lru_cache(maxsize=4)
-def _prepared(version: Version, keys: Keys, val_share: float, test_share: float, seed: int) -> Prepared:
+def _prepared(version: Version, keys: Keys, task: str, val_share: float, test_share: float, seed: int) -> Prepared:
     source = str(version.path)
     given = read_archive(version.path, keys)
-    targets = [y for _, y in given.values()]
-    names = _classes(targets) if targets[0].dtype.kind != "f" else None
-    _check_classes(given, keys, names, source)
+    names = _classes(given["train"][1], task)
+    _check_targets(given, keys, names, source)
     pairs = {part: _tensors(pair, names) for part, pair in given.items()}
     inputs, labels = pairs["train"]
     shares = {"val": val_share, "test": test_share}
@@ -91,7 +95,8 @@ def _prepared(version: Version, keys: Keys, val_share: float, test_share: float,
     if names is None:
         indices = at_random(len(labels), draw, seed, source)
     else:
-        indices = by_class(labels, names, draw, seed, source)
+        advice = QUANTITY if given["train"][1].dtype.kind in "iuf" else ""
+        indices = by_class(labels, names, draw, seed, source, advice)
     for part, index in zip(("train", *drawn), indices, strict=True):
         pairs[part] = (inputs[index], labels[index])
     splits = Splits(pairs["train"], pairs["val"], pairs["test"])
@@ -99,17 +104,25 @@ def _prepared(version: Version, keys: Keys, val_share: float, test_share: float,
     return regression(splits, source) if names is None else Prepared(splits, names)
 
 
-def _classes(targets: list[Array]) -> tuple[str, ...]:
-    return tuple(in_order(str(value) for value in np.unique(targets[0]).tolist()))
+def _classes(targets: Array, task: str) -> tuple[str, ...] | None:
+    """The classes that training targets are; None where they are numbers."""
+    numbers = targets.dtype.kind in "iuf"
+    if task == "regression" or (task == "auto" and numbers and not are_classes(targets.tolist())):
+        return None
+    return tuple(in_order(label(value) for value in np.unique(targets).tolist()))
 
 
-def _check_classes(given: dict[str, Pair], keys: Keys, names: tuple[str, ...] | None, source: str) -> None:
-    """Check that no part has a class that training does not have."""
-    if names is None:
-        return
+def _check_targets(given: dict[str, Pair], keys: Keys, names: tuple[str, ...] | None, source: str) -> None:
+    """Check that targets are numbers for regression, and that no part has a class that training does not have."""
     problems = []
-    for part, pair in (("val", keys.val), ("test", keys.test)):
-        if pair is not None and (unknown := sorted({str(v) for v in given[part][1].tolist()} - set(names))):
+    for part, pair in (("train", keys.train), ("val", keys.val), ("test", keys.test)):
+        if pair is None:
+            continue
+        targets = given[part][1]
+        if names is None and targets.dtype.kind not in "iuf":
+            rule = f"must hold numbers for regression, but holds {targets.dtype}. Set task: classification."
+            problems.append(Problem(f"array {pair[1]!r}", rule))
+        elif names is not None and (unknown := sorted({label(v) for v in np.unique(targets).tolist()} - set(names))):
             rule = f"must hold classes that {keys.train[1]!r} has, but holds {', '.join(unknown)}, too."
             problems.append(Problem(f"array {pair[1]!r}", rule))
     if problems:
@@ -121,7 +134,7 @@ def _tensors(pair: Pair, names: tuple[str, ...] | None) -> Split:
     small = x.dtype.kind == "b" or x.dtype.itemsize <= 2 or x.dtype == np.float32
     inputs = torch.from_numpy(x.astype(np.float32 if small else np.float64))
     if names is None:
-        return inputs, torch.from_numpy(y.astype(np.float32))
+        return inputs, torch.from_numpy(y.astype(np.float64))
     values, positions = np.unique(y, return_inverse=True)
-    codes = np.array([names.index(str(value)) for value in values.tolist()], dtype=np.int64)
+    codes = np.array([names.index(label(value)) for value in values.tolist()], dtype=np.int64)
     return inputs, torch.from_numpy(codes[positions])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -42,7 +43,9 @@ def stratified(labels: Tensor, shares: tuple[float, ...], seed: int) -> list[Ten
     return [torch.cat(part).sort().values for part in parts]
 
 
-def by_class(labels: Tensor, names: Sequence[str], shares: tuple[float, ...], seed: int, source: str) -> list[Tensor]:
+def by_class(
+    labels: Tensor, names: Sequence[str], shares: tuple[float, ...], seed: int, source: str, advice: str = ""
+) -> list[Tensor]:
     """Split as `stratified` does, after checking that every class is in every part.
 
     Args:
@@ -51,6 +54,7 @@ def by_class(labels: Tensor, names: Sequence[str], shares: tuple[float, ...], se
         shares: sizes of all parts but the first, as shares of N; a share of 0 gives an empty part.
         seed: fixes the split.
         source: the file, for the error.
+        advice: a next step to add where a class has too few samples.
 
     Raises:
         DataError: there are fewer than two classes, or a class has too few samples.
@@ -58,12 +62,11 @@ def by_class(labels: Tensor, names: Sequence[str], shares: tuple[float, ...], se
     if len(names) < 2:
         raise DataError(source, [Problem("(the classes)", f"there must be two at least, but got {list(names)}.")])
     counts = torch.bincount(labels, minlength=len(names)).tolist()
-    needed = next(count for count in range(1, 10**9) if _fills(count, shares))
     few = [(name, count) for name, count in zip(names, counts, strict=True) if not _fills(count, shares)]
     if few:
         rule = (
-            f"needs {needed} samples at least for every part to get one, but has {{count}}. "
-            "Add samples, leave the class out, or change val_share or test_share."
+            f"needs {_needed(shares)} samples at least for every part to get one, but has {{count}}. "
+            f"Add samples, leave the class out, or change val_share or test_share. {advice}".rstrip()
         )
         raise DataError(source, [Problem(f"class {name!r}", rule.format(count=count)) for name, count in few])
     return stratified(labels, shares, seed)
@@ -96,3 +99,15 @@ def _fills(count: int, shares: tuple[float, ...]) -> bool:
     """Whether so many samples leave none of the parts empty that ought to have some."""
     first, *others = _sizes(count, shares)
     return first > 0 and all(size > 0 for size, share in zip(others, shares, strict=True) if share > 0)
+
+
+def _needed(shares: tuple[float, ...]) -> int:
+    """The least count that leaves no part empty; with extreme shares one that is certainly enough, for brevity."""
+    asked = [share for share in shares if share > 0]
+    if not asked:
+        return 1
+    rest = 1 - sum(asked)
+    least = max(1, int(0.5 / min(asked)))  # a part that is rounded to one sample has half of it
+    enough = max(least, math.ceil(len(asked) / 2 / rest)) + 2  # as rounding adds half a sample to each at most
+    tried = range(least, min(enough, least + 1000))
+    return next((count for count in tried if _fills(count, shares)), enough)

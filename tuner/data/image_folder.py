@@ -12,29 +12,33 @@ from torch.utils.data import DataLoader
 from tuner.data.choice import check_choice
 from tuner.data.division import check_shares
 from tuner.data.in_memory import Batch, InMemory, Split, Splits, hash_of
+from tuner.data.loader import evaluation_size
 from tuner.data.reading.class_folders import ClassFolders, list_classes
 from tuner.data.reading.files import find_folder
 from tuner.data.reading.picture import CHANNELS
-from tuner.data.reading.pictures import Asked, IndexBatches, Pictures, decode_all
+from tuner.data.reading.pictures import Asked, ChannelMoments, IndexBatches, Pictures, decode_all
+from tuner.errors import TrialImpossible
 
 
 class ImageFolder(InMemory):
     """Pictures as images of shape (B, C, H, W), every channel standardised with the training split's statistics.
 
     The folder holds one folder a class. Or it holds `train`, and perhaps `val` and `test`, which hold one folder a
-    class each; what has no folder is drawn from `train`, by class. Pictures are turned as their camera says.
+    class each; what has no folder is drawn from `train`, by class. Those three may be called `training`; `valid`,
+    `validation` or `dev`; `testing`; in any case. Links to folders are not followed. Pictures are turned as their
+    camera says.
 
-    They are held in memory, as float32, if that takes no more than `max_memory_gb` (about twice as much while they are
-    prepared). Otherwise each batch is decoded when it is needed, in the same order; mean and deviation are then
-    those of 2,000 training pictures drawn by the seed, and the fingerprint knows contents only through those and the
-    files' sizes.
+    They are held in memory, as float32, if that takes no more than `max_memory_gb` (while they are prepared, 1.3 times
+    as much as measured, 1.5 times at most). Otherwise each batch is decoded when it is needed, in the same order; mean
+    and deviation are then those of 2,000 training pictures drawn by the seed, and the fingerprint knows contents only
+    through those and the files' sizes.
 
     Args:
         path: the folder. A relative path starts at the current folder; if there is none, a folder of that name that
             comes with tuner's examples is taken.
         image_size: height and width in pixels, as one number or as [height, width].
         mode: `RGB`, or `L` for grey.
-        batch_size: samples a training batch, or `full` for batch gradient descent.
+        batch_size: samples a training batch, or `full` for batch gradient descent, which needs them held in memory.
         max_memory_gb: above it, pictures are decoded batch by batch; 0 always does so.
         workers: processes that decode batches; 0 decodes in the training process.
         val_share: share of the pictures used for validation, if it is drawn.
@@ -118,23 +122,31 @@ class ImageFolder(InMemory):
         for picture in self.listing.pictures:
             name = picture.file.path.relative_to(self.root).as_posix()
             digest.update(repr((name, picture.file.size, picture.split)).encode())
-        digest.update(hash_of((pictures.mean, pictures.deviation, *pictures.parts)).encode())
+        digest.update(hash_of((pictures.moments.mean, pictures.moments.deviation, *pictures.parts)).encode())
         return digest.hexdigest()
 
     def train_dataloader(self) -> Iterable[Batch]:
-        """Training batches of shape (B, C, H, W), in a new order at each epoch."""
+        """Training batches of shape (B, C, H, W), in a new order at each epoch.
+
+        Raises:
+            TrialImpossible: `batch_size` is `full`, and the pictures do not fit into `max_memory_gb`.
+        """
         if self.held:
             return super().train_dataloader()
-        size = len(self._pictures.parts[0]) if isinstance(self.batch_size, str) else self.batch_size
-        return self._decoded(0, size, shuffle=True)
+        if isinstance(self.batch_size, str):
+            raise TrialImpossible(
+                f"batch_size: full must have all pictures in memory, but they take {self.gigabytes:.3g} GB of "
+                f"max_memory_gb={self.max_memory_gb:g}. Give a number, or raise max_memory_gb."
+            )
+        return self._decoded(0, self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> Iterable[Batch]:
         """The validation split, in a fixed order."""
-        return super().val_dataloader() if self.held else self._decoded(1, 256)
+        return super().val_dataloader() if self.held else self._decoded(1, evaluation_size(self.input_shape))
 
     def test_dataloader(self) -> Iterable[Batch]:
         """The test split, which no trial sees."""
-        return super().test_dataloader() if self.held else self._decoded(2, 256)
+        return super().test_dataloader() if self.held else self._decoded(2, evaluation_size(self.input_shape))
 
     @property
     def _pictures(self) -> Pictures:
@@ -142,6 +154,7 @@ class ImageFolder(InMemory):
         return _streamed(self.listing, self.asked)
 
     def _decoded(self, part: int, size: int, shuffle: bool = False) -> DataLoader[Split]:
+        self.check_alone()
         return DataLoader(
             self._pictures,
             batch_sampler=IndexBatches(self._pictures.parts[part], size, shuffle),
@@ -153,8 +166,12 @@ class ImageFolder(InMemory):
 @lru_cache(maxsize=2)
 def _held(listing: ClassFolders, asked: Asked) -> Splits:
     labels, parts = listing.parts(asked.val_share, asked.test_share, asked.seed)
-    images = decode_all(listing, range(len(labels)), asked)
-    return Splits.of(images, labels, parts).standardised(over=(0, 2, 3))
+    images = torch.empty((len(labels), CHANNELS[asked.mode], *asked.size), dtype=torch.uint8)
+    for decoded, place in zip(decode_all(listing, range(len(labels)), asked), images, strict=False):
+        place.copy_(decoded)
+    moments = ChannelMoments.of(images[index] for index in parts[0].tolist())
+    train, val, test = ((moments.standardise(images[part]), labels[part]) for part in parts)
+    return Splits(train, val, test)
 
 
 @lru_cache(maxsize=4)

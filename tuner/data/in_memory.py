@@ -11,7 +11,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from tuner.data.loader import TensorLoader
+from tuner.data.loader import TensorLoader, evaluation_size
 
 Split = tuple[Tensor, Tensor]
 Batch = tuple[Tensor, ...]
@@ -75,35 +75,54 @@ class InMemory(L.LightningDataModule):
 
     def train_dataloader(self) -> Iterable[Batch]:
         """Training batches of shape (B, …), in a new order at each epoch; `full` is the whole split in one batch."""
+        self.check_alone()
         inputs, labels = self.splits().train
         size = len(labels) if isinstance(self.batch_size, str) else self.batch_size
         return TensorLoader((inputs, labels), size, shuffle=True)
 
     def val_dataloader(self) -> Iterable[Batch]:
-        """The validation split, in large batches: no gradients are kept, and metrics are means over samples."""
-        return TensorLoader(self.splits().val, 1024)
+        """The validation split in a fixed order, in batches as large as `evaluation_size` says."""
+        return self._evaluated(self.splits().val)
 
     def test_dataloader(self) -> Iterable[Batch]:
         """The test split, which no trial sees."""
-        return TensorLoader(self.splits().test, 1024)
+        return self._evaluated(self.splits().test)
+
+    def check_alone(self) -> None:
+        """Check that a trainer, if there is one, trains on a single device; all loaders ask this first.
+
+        Raises:
+            ValueError: it trains on several. Each would be given the same batches, since nothing divides them.
+        """
+        devices = 1 if self.trainer is None else self.trainer.world_size
+        if devices > 1:
+            raise ValueError(
+                f"tuner's data must be used with one device, but got {devices}, and each would train on the same "
+                "batches. Set trainer: {devices: 1}: one trial a device; run more workers instead."
+            )
+
+    def _evaluated(self, split: Split) -> TensorLoader:
+        self.check_alone()
+        return TensorLoader(split, evaluation_size(split[0].shape[1:]))
 
 
 def standardise(train: Tensor, *others: Tensor, over: tuple[int, ...] = (0,)) -> list[Tensor]:
     """Subtract the training split's mean and divide by its deviation, taken over the dimensions `over`.
 
-    The default treats every feature alone; images take them over all but the channels. Constants become 0.
+    The default treats every feature alone; images take them over all but the channels. What is constant in the
+    training split becomes 0 in all of them, since training cannot tell what another value means.
     """
     mean, deviation = moments(train, over)
     return [(tensor - mean) / deviation for tensor in (train, *others)]
 
 
 def moments(train: Tensor, over: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Mean and deviation over the dimensions `over`, which are kept with size 1; a constant's deviation is 1."""
+    """Mean and deviation over the dimensions `over`, which are kept with size 1; a constant's deviation is infinite."""
     mean = train.mean(dim=over, keepdim=True)
     deviation = train.std(dim=over, correction=0, keepdim=True)
     low, high = train.amin(dim=over, keepdim=True), train.amax(dim=over, keepdim=True)
     constant = low == high  # asked of the values: rounding can leave a constant's deviation above 0
-    return torch.where(constant, low, mean), torch.where(constant, torch.ones_like(deviation), deviation)
+    return torch.where(constant, low, mean), deviation.masked_fill(constant, torch.inf)
 
 
 def hash_of(tensors: Iterable[Tensor]) -> str:

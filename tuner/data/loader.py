@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+EVALUATED = 2**22
+"""Input values that an evaluation batch holds at most: 16 MiB of float32."""
+
+
+def evaluation_size(shape: Sequence[int]) -> int:
+    """Samples in a validation or test batch: 1,024, or as many inputs of this shape as have 2²² values together.
+
+    No gradients are kept there, so batches can be large; but what a network makes of them must not exhaust a memory
+    that training fits into. Metrics are means over samples, so they do not depend on it.
+    """
+    return max(1, min(1024, EVALUATED // max(1, math.prod(shape))))
+
 
 class TensorLoader:
-    """Iterate over tensors of equal length in batches.
+    """Iterate over tensors of equal length in batches, which are copies: what is done to them stays with them.
 
     Args:
         tensors: each of shape (N, …).
@@ -32,7 +44,8 @@ class TensorLoader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         if not self.shuffle:
-            yield from zip(*(tensor.split(self.batch_size) for tensor in self.tensors), strict=True)
+            for parts in zip(*(tensor.split(self.batch_size) for tensor in self.tensors), strict=True):
+                yield tuple([part.clone() for part in parts])
             return
         order = torch.randperm(len(self.tensors[0]), device=self.tensors[0].device)
         for chosen in order.split(batch_sizes(len(order), self.batch_size)):

@@ -64,7 +64,7 @@ def _table(name: str, val_share: float, test_share: float, seed: int) -> Prepare
     features = tuple(map(str, bunch.feature_names))
     shares = (val_share, test_share)
     if "target_names" not in bunch:
-        target = torch.tensor(bunch.target, dtype=torch.float32)  # (N,)
+        target = torch.tensor(bunch.target, dtype=torch.float64)  # (N,)
         parts = at_random(len(target), shares, seed, name)
         return regression(Splits.of(inputs, target, parts).standardised(), name, features)
     labels = torch.tensor(bunch.target, dtype=torch.int64)  # (N,)

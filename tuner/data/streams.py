@@ -13,7 +13,8 @@ class Streams:
     """Iterate over a sequence in windows of `rows` parallel streams of equal length.
 
     Stream b is the b-th contiguous part of the sequence. Batch i+1 continues each row where batch i ended, so a state
-    can be carried from batch to batch. A batch is (x, y), both of shape (B, T): y is x one symbol further on.
+    can be carried from batch to batch. A batch is (x, y), both of shape (B, T): y is x one symbol further on. Both are
+    copies, so what is done to them stays with them.
 
     Without `shift` a pass is always the same, and the last window is shorter where the streams' length asks for it: if
     `rows` divides N - 1, every symbol but the first is predicted exactly once. With `shift` a pass starts at an offset
@@ -45,4 +46,4 @@ class Streams:
         inputs = self.symbols[offset:end].view(self.rows, length)[:, :kept]
         targets = self.symbols[offset + 1 : end + 1].view(self.rows, length)[:, :kept]
         for x, y in zip(inputs.split(self.steps, dim=1), targets.split(self.steps, dim=1), strict=True):
-            yield x.contiguous(), y.contiguous()
+            yield x.clone(memory_format=torch.contiguous_format), y.clone(memory_format=torch.contiguous_format)

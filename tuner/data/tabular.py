@@ -12,15 +12,11 @@ from tuner.data.choice import check_choice
 from tuner.data.division import at_random, by_class, check_shares
 from tuner.data.features import Category, Feature, Number, encode
 from tuner.data.in_memory import Splits
-from tuner.data.prepared import Prepared, PreparedData, regression
+from tuner.data.prepared import QUANTITY, TASKS, Prepared, PreparedData, are_classes, regression
 from tuner.data.reading.column import Column, in_order, label, number
 from tuner.data.reading.files import Version, find_file
 from tuner.data.reading.table import read_table
 from tuner.errors import DataError, Problem, did_you_mean
-
-FEW = 20
-"""A target of whole numbers is a class if it has no more values than this, and two rows a value on the average."""
-
 
 Located = tuple[int, Problem]
 """A problem and its row; -1 is the whole column."""
@@ -43,7 +39,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Target:
-    """The column to predict: numbers, or labels for classification, and what is wrong with its cells."""
+    """The column to predict: numbers, labels for classification (or both), and what is wrong with its cells."""
 
     values: list[float]
     labels: list[str] | None
@@ -54,9 +50,10 @@ class Tabular(PreparedData):
     """A table from a CSV or Parquet file. `target` is predicted from all other columns that are not ignored.
 
     A column is **numbers** when more than half of its filled cells look like numbers; a cell in it that is none is then
-    an error, never a category. Numbers are standardised with the training split's mean and deviation; constants become
-    0. Every other column, and those that `categorical` names, is **categories**: one input for each that the training
-    split has, 1 where the cell is that category and 0 elsewhere. A category that training has not seen is all zeros.
+    an error, never a category. Numbers are standardised with the training split's mean and deviation; what is constant
+    there becomes 0 everywhere. Every other column, and those that `categorical` names, is **categories**: one input for
+    each that the training split has, 1 where the cell is that category and 0 elsewhere. A category that training has
+    not seen is all zeros.
 
     With `task: auto` the target is a class if it is text, true or false, or whole numbers (1 or 1.0) with at most 20
     different values and at least two rows a value on the average; any other numbers are regression. A text column that
@@ -101,7 +98,7 @@ class Tabular(PreparedData):
     ) -> None:
         super().__init__(batch_size)
         check_shares(val_share, test_share)
-        check_choice("task", task, ("auto", "classification", "regression"))
+        check_choice("task", task, TASKS)
         check_choice("missing", missing, ("error", "impute"))
         check_choice("decimal", decimal, (".", ","))
         if delimiter is not None and len(delimiter) != 1:
@@ -145,14 +142,14 @@ def _prepared(version: Version, asked: Asked) -> Prepared:
 def _divided(features: list[Feature], target: Target, asked: Asked, source: str) -> Prepared:
     """The rows in their parts, with what follows from the training part."""
     if target.labels is None:
-        numbers = torch.tensor(target.values, dtype=torch.float32)  # (N,)
+        numbers = torch.tensor(target.values, dtype=torch.float64)  # (N,)
         parts = at_random(len(numbers), asked.shares, asked.seed, source)
         inputs, names = encode(features, parts[0])
         return regression(Splits.of(inputs, numbers, parts), source, names)
     classes = in_order(target.labels)
     index = {name: i for i, name in enumerate(classes)}
     labels = torch.tensor([index[label] for label in target.labels])  # (N,)
-    parts = by_class(labels, classes, asked.shares, asked.seed, source)
+    parts = by_class(labels, classes, asked.shares, asked.seed, source, QUANTITY if target.values else "")
     inputs, names = encode(features, parts[0])
     return Prepared(Splits.of(inputs, labels, parts), tuple(classes), names)
 
@@ -172,19 +169,13 @@ def _target(column: Column, task: str) -> Target:
     if task == "regression" or (task == "auto" and column.is_numeric()):
         why = " for regression" if task == "regression" else ", as most cells of the column are"
         values, wrong = column.numbers(why, "Correct it, or set task: classification.")
-        if task == "regression" or wrong or empty or not _few_whole(values):
+        if task == "regression" or wrong or empty or not are_classes(values):
             return Target(values, None, wrong + empty)
         return Target(values, [label(value) for value in values], [])
     numbers = [number(cell, column.decimal) for cell in column.cells]
     if not empty and all(n is not None and math.isfinite(n) for n in numbers):
         return Target([], [label(n) for n in numbers], [])
     return Target([], [label(cell) for cell in column.cells], empty)
-
-
-def _few_whole(values: list[float]) -> bool:
-    different = set(values)
-    few = len(different) <= FEW and 2 * len(different) <= len(values)
-    return few and all(value.is_integer() for value in different)
 
 
 def _check_columns(names: list[str], asked: Asked, source: str) -> None:

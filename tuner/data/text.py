@@ -15,7 +15,7 @@ from tuner.data.in_memory import Batch, InMemory, Splits
 from tuner.data.reading.files import Version, find, read_text
 from tuner.data.reading.vocabulary import Vocabulary
 from tuner.data.streams import Streams
-from tuner.errors import DataError, Problem
+from tuner.errors import DataError, Problem, TrialImpossible
 
 STREAMS = 32
 """Streams in which validation and test are read, whatever the batch size, so that all trials are judged alike."""
@@ -121,24 +121,26 @@ class Text(InMemory):
         """Training batches of shape (B, T), which start at a new offset in each epoch.
 
         Raises:
-            DataError: the training part is too short for one such batch at every offset.
+            TrialImpossible: the training part is too short for one such batch at every offset.
         """
+        self.check_alone()
         loader = Streams(self.corpus.train, self.rows, self.steps, shift=True)
         if len(loader) == 0:
             needed = (self.rows + 1) * self.steps
-            rule = (
-                f"must have (batch_size + 1) × steps = {needed} characters at least, but has {len(self.corpus.train)}. "
-                "Give more text, or set a smaller batch_size or steps."
+            raise TrialImpossible(
+                f"{_source(self.files)}: the training part must have (batch_size + 1) × steps = {needed} characters at "
+                f"least, but has {len(self.corpus.train)}. Give more text, or set a smaller batch_size or steps."
             )
-            raise DataError(_source(self.files), [Problem("(the training part)", rule)])
         return loader
 
     def val_dataloader(self) -> Iterable[Batch]:
         """The validation part, the same at each pass."""
+        self.check_alone()
         return Streams(self.corpus.val, STREAMS, self.steps)
 
     def test_dataloader(self) -> Iterable[Batch]:
         """The test part, which no trial sees."""
+        self.check_alone()
         return Streams(self.corpus.test, STREAMS, self.steps)
 
 

@@ -22,7 +22,7 @@ from tuner.search import Search
 from tuner.service.entry import spec_of
 from tuner.service.identity import gone, identity
 from tuner.spec import StudySpec, trial_config
-from tuner.storage import FAILED, Database, Lease, Store
+from tuner.storage import FAILED, Database, Lease, Store, StudyRow
 from tuner.study import Work
 from tuner.training import Blueprint, LightningTraining
 
@@ -58,8 +58,6 @@ def work_on(study: str, home: Home, stop: threading.Event | Any, threads: int | 
         patience=spec.patience,
         interrupted=stop.is_set,
     )
-    if "data_hash" not in row.facts:
-        store.add_facts(row.id, facts(spec, training.blueprint))
     work = Work(
         spec=spec,
         store=store,
@@ -78,6 +76,7 @@ def work_on(study: str, home: Home, stop: threading.Event | Any, threads: int | 
     )
     cpu = time.process_time()
     try:
+        _know_the_data(store, row, data_hash(spec, training.blueprint))
         work.run()
         store.add_ledger(row.id, {"worker_cpu": time.process_time() - cpu})
     except StudyStopped as error:
@@ -127,13 +126,33 @@ class Leases:
                 log.warning("a heartbeat was lost: %s", error)
 
 
-def facts(spec: StudySpec, blueprint: Blueprint) -> dict[str, Any]:
-    """What a reader needs to trust or repeat the study: versions, commit, machine, and a hash of the data."""
+def _know_the_data(store: Store, row: StudyRow, found: str) -> None:
+    """Note what the study is trained on, or check that it still is that.
+
+    Raises:
+        StudyStopped: the data have changed since the study began.
+    """
+    known = row.facts.get("data_hash")
+    if known is None:
+        store.add_facts(row.id, facts(found))
+    elif known != found:
+        raise StudyStopped(
+            f"the data are not those that study {row.name!r} began with (hash {known[:12]}…, now {found[:12]}…). "
+            f"Put the old ones back, or start another study: --set study={row.name}-2."
+        )
+
+
+def data_hash(spec: StudySpec, blueprint: Blueprint) -> str:
+    """A hash of the data as the trials see them."""
     config = trial_config(spec.base_config, spec.searched.default_params(), spec.seed_everything)
     data = blueprint.build(config, callbacks=[]).datamodule
     fingerprint: Callable[[], str] | None = getattr(data, "fingerprint", None)
     # Only the data module's author can say what its data are; failing that, hash how it was made, and say so.
-    data_hash = fingerprint() if fingerprint else "arguments:" + _hash(config.get("data", {}))
+    return fingerprint() if fingerprint else "arguments:" + _hash(config.get("data", {}))
+
+
+def facts(data_hash: str) -> dict[str, Any]:
+    """What a reader needs to trust or repeat the study: versions, commit, machine, and a hash of the data."""
     libraries = ("tuner", "torch", "lightning", "optuna", "mlflow", "sqlalchemy", "numpy")
     return {
         "versions": {"python": platform.python_version(), **{name: version(name) for name in libraries}},

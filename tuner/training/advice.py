@@ -20,7 +20,7 @@ SMALL_BATCH = 8
 def advise(
     document: Mapping[str, Any], space: Space, module: L.LightningModule, data: L.LightningDataModule | None
 ) -> list[Problem]:
-    """Warn of batch normalisation where its statistics are poor: in small batches, and in recurrent networks.
+    """Warn of batch normalisation in small batches and in recurrent networks, and of steps that never come.
 
     Args:
         document: the study file as read.
@@ -28,6 +28,25 @@ def advise(
         module: the model of the default configuration.
         data: the data of the default configuration.
     """
+    return [*_of_batch_norm(document, space, module, data), *_of_steps(document, space, module)]
+
+
+def _of_steps(document: Mapping[str, Any], space: Space, module: L.LightningModule) -> list[Problem]:
+    """A learning rate that would be lowered after the last epoch only."""
+    chosen = [at for at, value in _possible("model.lr_schedule", document, space, module) if value == "step"]
+    epochs = at_path(document, "trainer.max_epochs")
+    (_, stair), *_ = _possible("model.lr_step", document, space, module)
+    if not chosen or not _is_number(epochs) or not _is_number(stair) or not 0 < epochs <= stair:
+        return []
+    advice = (
+        f"'step' lowers the rate every {stair} epochs, but a trial has {epochs}. Set model.init_args.lr_step lower."
+    )
+    return [Problem(chosen[0], advice, warning=True)]
+
+
+def _of_batch_norm(
+    document: Mapping[str, Any], space: Space, module: L.LightningModule, data: L.LightningDataModule | None
+) -> list[Problem]:
     at = next((at for at, value in _possible("model.norm", document, space, module) if value == "batch"), None)
     if at is None and any(isinstance(layer, _BatchNorm) for layer in module.modules()):
         at = "model"

@@ -15,13 +15,14 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-# What a trial needs nothing of, unless its study file asks for it.
+# What a trial needs nothing of, unless its study file asks for it; and it trains on one device, so that workers share.
 LEAN_TRAINER: Mapping[str, Any] = {
     "logger": False,
     "enable_checkpointing": False,
     "enable_progress_bar": False,
     "enable_model_summary": False,
     "num_sanity_val_steps": 0,
+    "devices": 1,
 }
 
 

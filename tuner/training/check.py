@@ -22,6 +22,10 @@ from tuner.space import Choice, Parameter, Space
 from tuner.spec import trial_config
 from tuner.training.advice import advise
 from tuner.training.blueprint import Blueprint, quiet_lightning
+from tuner.training.trying import refused, refused_by_space
+
+_TOLD = 10
+"""Problems of a data file that are told one by one."""
 
 _REQUIRED = "the following arguments are required"
 _BASES: Mapping[str, type] = {"model": L.LightningModule, "data": L.LightningDataModule}
@@ -58,6 +62,13 @@ def inspect(document: Mapping[str, Any], space: Space | None) -> list[Problem]:
         for path, parameter in space.parameters.items():
             problems += _searched(path, parameter, signatures, document)
     built = {part: signature.owner for part, signature in signatures.items()}
+    if problems:
+        return problems
+    given = {part: document.get(part, {}).get("init_args") or {} for part in _BASES}
+    for part in _BASES.keys() & built.keys():
+        problems += refused(built[part], given[part], f"{part}.init_args")
+    if space is not None and not problems:
+        problems += refused_by_space(built, given, space)
     return problems or _as_a_whole(document, space, built)
 
 
@@ -148,9 +159,16 @@ def _as_a_whole(document: Mapping[str, Any], space: Space | None, built: Mapping
     except (ValueError, TypeError, MisconfigurationException) as error:
         cause = _origin(error)
         if isinstance(cause, DataError):
-            return [Problem("data", f"{cause.source}: {p.path}: {p.message}") for p in cause.problems]
+            return _of_data(cause)
         return [Problem(_raised_by(cause, built), str(cause))]
     return advise(document, space, default.module, default.datamodule)
+
+
+def _of_data(error: DataError) -> list[Problem]:
+    """The first problems of a data file, and how many more there are: a whole column may be wrong."""
+    told = [Problem("data", f"{error.source}: {p.path}: {p.message}") for p in error.problems[:_TOLD]]
+    more = len(error.problems) - len(told)
+    return [*told, Problem("data", f"{error.source}: {more} more problems like these.")] if more else told
 
 
 def _named_in(text: str, built: Mapping[str, type]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from tuner.errors import StudyStopped, TrialDiverged, TrialFailed, TrialInterrupted, TrialOutOfMemory
+from tuner.errors import StudyStopped, TrialFailed, TrialInterrupted, TrialOutOfMemory
 from tuner.training.blueprint import Blueprint, Built
 from tuner.training.observer import Observer
 from tuner.trial import Objective, OnReport, Report, TrialResult, TrialState, Verdict
@@ -168,7 +168,7 @@ def _place(error: Exception) -> str:
 
 
 def _as_trial_error(error: Exception) -> TrialFailed | None:
-    if isinstance(error, TrialDiverged):
+    if isinstance(error, TrialFailed):
         return error
     text = str(error).lower()
     exhausted = isinstance(error, MemoryError | torch.OutOfMemoryError) or (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,9 +35,12 @@ class Column:
     decimal: str = "."
 
     def is_numeric(self) -> bool:
-        """Whether more than half of the filled cells look like numbers, be it with another decimal mark."""
+        """Whether more than half of the filled cells look like numbers, be it with marks that are not read."""
         filled = [(cell, value) for cell, value in zip(self.cells, self._parsed, strict=True) if cell is not None]
-        like = sum(value is not None or self._misread(cell) is not None for cell, value in filled)
+        like = sum(
+            value is not None or self._misread(cell) is not None or _grouped(cell, self.decimal)
+            for cell, value in filled
+        )
         return 2 * like > len(filled)
 
     def numbers(self, why: str, next_step: str) -> tuple[list[float], list[tuple[int, Problem]]]:
@@ -79,16 +83,34 @@ class Column:
         """The numbers that the cells are, or None."""
         return [number(cell, self.decimal) for cell in self.cells]
 
+    @cached_property
+    def _only_grouped(self) -> bool:
+        """Whether all cells that are no numbers as they stand may be such with marks between their thousands."""
+        misread = (
+            cell for cell in self.cells if self._misread(cell) is not None and number(cell, self.decimal) is None
+        )
+        return all(_grouped(cell, self.decimal) for cell in misread)
+
     def _misread(self, cell: Cell) -> float | None:
         """The number that a cell is with the other decimal mark."""
         return number(cell, "," if self.decimal == "." else ".")
 
     def _other_mark(self, cell: Cell) -> str:
-        """The next step where a number has the other decimal mark."""
-        if self._misread(cell) is None:
-            return ""
+        """The next step where a number has the other decimal mark, or marks between its thousands."""
         other = "," if self.decimal == "." else "."
+        read = self._misread(cell)
+        if _grouped(cell, self.decimal) and (read is None or self._only_grouped):
+            unless = "" if read is None else f" If {other!r} is the decimal mark, set decimal: {other!r}."
+            return f"Write it without thousands separators: {str(cell).replace(other, '')}.{unless}"
+        if read is None:
+            return ""
         return f"Write it with {self.decimal!r}, or set decimal: {other!r} if all numbers are written so."
+
+
+def _grouped(cell: Cell, decimal: str) -> bool:
+    """Whether a cell is a number with marks between its thousands, as 1,234 and 1,234,567.8 are for the mark `.`."""
+    mark, point = (",", r"\.") if decimal == "." else (r"\.", ",")
+    return isinstance(cell, str) and bool(re.fullmatch(rf"[+-]?[1-9]\d{{0,2}}({mark}\d{{3}})+({point}\d+)?", cell))
 
 
 def number(cell: Cell, decimal: str = ".") -> float | None:

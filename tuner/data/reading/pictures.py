@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tuner.data.in_memory import Split, moments
+from tuner.data.in_memory import Split
 from tuner.data.loader import batch_sizes
 from tuner.data.reading.class_folders import ClassFolders
 from tuner.data.reading.picture import BrokenPicture, decode
@@ -30,21 +31,50 @@ class Asked:
     seed: int
 
 
-def decode_all(listing: ClassFolders, indices: Iterable[int], asked: Asked) -> Tensor:
-    """Decode pictures to float32 from 0 to 1, shape (N, C, H, W).
+@dataclass(frozen=True)
+class ChannelMoments:
+    """Mean and deviation of each channel, of values from 0 to 1; a constant's deviation is infinite.
+
+    Attributes:
+        mean: float32 of shape (C, 1, 1).
+        deviation: float32 of shape (C, 1, 1).
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    @classmethod
+    def of(cls, images: Iterable[Tensor]) -> ChannelMoments:
+        """Those of images of bytes, each of shape (C, H, W): sums of whole numbers, so exact in any order."""
+        counts: Tensor | int = 0  # of each byte in each channel, shape (C, 256)
+        for image in images:
+            counts = counts + torch.stack([channel.flatten().bincount(minlength=256) for channel in image])
+        mean, deviation = [], []
+        for channel in torch.as_tensor(counts).tolist():
+            count, total, squares = (sum(n * value**power for value, n in enumerate(channel)) for power in (0, 1, 2))
+            mean.append(total / (255 * count))
+            deviation.append(math.sqrt(count * squares - total**2) / (255 * count) or math.inf)
+        return cls(*(torch.tensor(values).reshape(-1, 1, 1) for values in (mean, deviation)))
+
+    def standardise(self, images: Tensor) -> Tensor:
+        """Bytes of shape (…, C, H, W) as float32 with mean 0 and deviation 1; constants become 0."""
+        return images.float().div_(255).sub_(self.mean).div_(self.deviation)
+
+
+def decode_all(listing: ClassFolders, indices: Iterable[int], asked: Asked) -> Iterator[Tensor]:
+    """Decode pictures one after another, to bytes of shape (C, H, W).
 
     Raises:
-        DataError: some cannot be decoded; it names them all.
+        DataError: some cannot be decoded; it comes at the end and names them all.
     """
-    images, problems = [], []
+    problems = []
     for index in indices:
         try:
-            images.append(decode(listing.pictures[index].file.path, asked.size, asked.mode))
+            yield decode(listing.pictures[index].file.path, asked.size, asked.mode)
         except BrokenPicture as broken:
             problems.append(broken.problem)
     if problems:
         raise DataError(str(listing.root), problems)
-    return torch.stack(images).float() / 255
 
 
 class Pictures(Dataset[Split]):
@@ -53,8 +83,7 @@ class Pictures(Dataset[Split]):
     Attributes:
         labels: the classes, shape (N,).
         parts: the indices of training, validation and test pictures.
-        mean: of each channel, shape (C, 1, 1).
-        deviation: of each channel, shape (C, 1, 1).
+        moments: of the channels, told by a sample of the training pictures.
     """
 
     def __init__(self, listing: ClassFolders, asked: Asked) -> None:
@@ -63,15 +92,14 @@ class Pictures(Dataset[Split]):
         train = self.parts[0]
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(asked.seed))
         sample = train[order[:SAMPLE].sort().values]
-        mean, deviation = moments(decode_all(listing, sample.tolist(), asked), over=(0, 2, 3))
-        self.mean, self.deviation = mean[0], deviation[0]
+        self.moments = ChannelMoments.of(decode_all(listing, sample.tolist(), asked))
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Split:
-        image = decode_all(self.listing, [index], self.asked)[0]
-        return (image - self.mean) / self.deviation, self.labels[index]
+        (image,) = decode_all(self.listing, [index], self.asked)
+        return self.moments.standardise(image), self.labels[index]
 
 
 class IndexBatches:
