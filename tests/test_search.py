@@ -150,7 +150,7 @@ def test_proposals_lie_within_the_space(sampler: str) -> None:
 def test_conditional_parameters_appear_exactly_when_they_apply(sampler: str) -> None:
     always = {path for path, described in EVERY_KIND.items() if "when" not in described}
     optimizers = set()
-    for params in proposals(search_of(sampler=sampler), 12):
+    for params in proposals(search_of(sampler=sampler), 24):
         expected = set(always)
         if params["model.optimizer"] == "sgd":
             expected |= {"model.momentum"}
@@ -165,7 +165,7 @@ def test_conditional_parameters_appear_exactly_when_they_apply(sampler: str) -> 
 
 @every_sampler
 def test_proposals_are_plain_values_that_json_keeps(sampler: str) -> None:
-    for params in proposals(search_of(sampler=sampler), 12):
+    for params in proposals(search_of(sampler=sampler), 24):
         kept = json.loads(json.dumps(params))
         assert kept == params
         assert [type(v) for v in kept.values()] == [type(v) for v in params.values()]
@@ -184,7 +184,7 @@ def test_another_seed_proposes_something_else(sampler: str) -> None:
 
 @every_sampler
 def test_nothing_is_proposed_twice_while_there_is_something_new(sampler: str) -> None:
-    tried = [repr(sorted(params.items())) for params in proposals(search_of(sampler=sampler), 12)]
+    tried = [repr(sorted(params.items())) for params in proposals(search_of(sampler=sampler), 24)]
     assert len(set(tried)) == len(tried)
 
 

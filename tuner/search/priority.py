@@ -1,44 +1,46 @@
-"""Search in the order of stated priorities: what matters most moves first, and no door is ever closed.
+"""The priority sampler: an ordinary Optuna sampler that lets stated priorities drive the search.
 
-The first trial is the default configuration, the next ones step the priority-1 parameters up and down around their
-defaults. Then a proposal mutates one of the best configurations, draws around the defaults, or draws at random; a
-parameter of priority r moves with a probability that falls with r and grows with the number of trials
-(documented.md §1; search.md, soft staged opening).
+What it proposes is decided in `proposal.py`; here is what Optuna asks and knows.
 """
 
 from __future__ import annotations
 
-import zlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from tuner.space import Choice, FloatRange, IntRange, Space
+from tuner.search.cube import Cube
+from tuner.search.proposal import SWEEP, Observed, Proposer, opening, thinned
+from tuner.search.search_space import distribution
+from tuner.space import Space
 from tuner.space.grammar import Range
 
 UNRANKED = 4
 """The priority of a parameter that states none: neither first nor last."""
 
-_SWEEP = (-1 / 6, 1 / 6, -1 / 3, 1 / 3)
-"""Where the priority-1 parameters are tried first, as steps from their defaults on the unit scale."""
+_FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class PrioritySampler(BaseSampler):
     """An ordinary Optuna sampler that lets stated priorities drive the search.
 
-    Stateless: a proposal follows from the seed, the trial's number and the finished trials of the study, so any
-    number of workers and restarts agree.
+    Stateless: a proposal follows from the seed, the trial's number and the trials of the study, so any number of
+    workers and restarts agree. Trials that run are imagined to end as expected, so that workers propose different
+    things. Pruned trials count with what their last value would have become, and those that never had one
+    (diverged, out of memory) with the worst value seen.
 
     Args:
         priorities: the stated priority by parameter; 1 is searched first, equal numbers together.
         defaults: the value to start from by parameter; parameters without one start from a random value.
-        conditions: for each conditional parameter, the values of others under which it applies. Optuna only asks for
-            parameters that apply, so this is information, not a filter.
+        conditions: for each conditional parameter, the values of others under which it applies; while it does not
+            apply, it is taken to be at its default.
         seed: fixes every draw; None draws a seed.
     """
 
@@ -53,6 +55,7 @@ class PrioritySampler(BaseSampler):
         self.defaults = dict(defaults or {})
         self.conditions = {name: dict(when) for name, when in (conditions or {}).items()}
         self._ranges: dict[str, Range] = {}
+        self._known: dict[str, BaseDistribution] = {}
         self._number: int | None = None
         self._seed = int(np.random.default_rng(seed).integers(2**32)) if seed is None else seed
 
@@ -62,6 +65,7 @@ class PrioritySampler(BaseSampler):
         space = space if isinstance(space, Space) else space.space
         sampler = cls(space.priorities, space.defaults, space.conditions, seed)
         sampler._ranges = {path: parameter.range for path, parameter in space.parameters.items()}
+        sampler._known = {path: distribution(parameter) for path, parameter in space.parameters.items()}
         return sampler
 
     def at(self, number: int) -> PrioritySampler:
@@ -70,128 +74,139 @@ class PrioritySampler(BaseSampler):
         return self
 
     def opening(self, name: str, trials: int) -> float:
-        """The probability with which a parameter moves in a proposal made after `trials` finished trials."""
-        return _opening(self.priorities.get(name, UNRANKED), trials)
+        """The probability with which a parameter moves in a mutation made after `trials` finished trials."""
+        return float(opening(self.priorities.get(name, UNRANKED), trials))
 
     def reseed_rng(self) -> None:
         """Nothing to do: draws follow from the seed and the trial's number."""
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Nothing: every parameter is proposed on its own, from a base that the whole trial shares."""
+        """Every parameter of the space, and those that trials of the study have had, each as it was latest."""
         if len(study.directions) > 1:
             raise ValueError("PrioritySampler takes one objective. For several, use optuna.samplers.TPESampler.")
-        return {}
+        known = dict(self._known)
+        for other in study.get_trials(deepcopy=False):
+            if other.distributions.keys() - known.keys() or not self._known:
+                known.update(other.distributions)
+        return known
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Propose the parameters that are asked for together, each as `sample_independent` would."""
-        return {name: self.sample_independent(study, trial, name, values) for name, values in search_space.items()}
+        """Propose the parameters that are known, together."""
+        if not search_space:
+            return {}
+        proposer = self._proposer(search_space)
+        rng = self._rng(trial)
+        first = proposer.first(self._number_of(trial), rng)
+        if first is not None:
+            return proposer.cube.decode(first)
+        return proposer.cube.decode(proposer.propose(self._observed(study, trial, proposer.cube, rng), rng))
+
+    def cohort(
+        self, study: optuna.Study, search_space: dict[str, BaseDistribution], size: int, shape: Sequence[str] = ()
+    ) -> list[dict[str, Any]]:
+        """Propose configurations to train together.
+
+        The first of a study is the default configuration with the parameters of the first priority swept over their
+        range, crossed with draws of the rest.
+
+        Args:
+            study: the study.
+            search_space: Optuna's distribution of each parameter.
+            size: how many.
+            shape: parameters on which all of them must agree (batch size, width, depth: what gives tensors their
+                shapes).
+        """
+        proposer = self._proposer(search_space)
+        number = len(study.get_trials(deepcopy=False))
+        rng = np.random.default_rng([self._seed, number, size])
+        fixed = np.array([name in shape for name in proposer.cube.names], dtype=bool)
+        if number == 0 and proposer.cube.has_default.any():
+            points = proposer.sweep(size, rng, fixed)
+        else:
+            points = proposer.cohort(self._observed(study, None, proposer.cube, rng), size, rng, fixed)
+        return [proposer.cube.decode(point) for point in points]
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Propose one parameter's value."""
+        """Propose one parameter that no trial has had before, around its default."""
         self.infer_relative_search_space(study, trial)
-        ranked = self._best_first(study)
-        number = trial.number if self._number is None else self._number
-        default = self._fitting(self.defaults.get(param_name), param_distribution)
-        if default is not None and number <= len(_SWEEP):
-            swept = number > 0 and self.priorities.get(param_name, UNRANKED) == self._first_rank()
-            return self._step(param_name, param_distribution, default, number) if swept else default
+        number = self._number_of(trial)
+        proposer = self._proposer({param_name: param_distribution})
+        rng = np.random.default_rng([self._seed, number, *param_name.encode()])
+        first = proposer.first(number, rng)
+        nothing = Observed(np.empty((0, 1)), np.empty(0), np.empty((0, 1)), 0)
+        return proposer.cube.decode(first if first is not None else proposer.propose(nothing, rng))[param_name]
 
-        whole = np.random.default_rng([self._seed, number])  # the same for every parameter of the trial
-        own = np.random.default_rng([self._seed, number, zlib.crc32(param_name.encode())])
-        manner = whole.choice(["mutate", "defaults", "anywhere"], p=[0.6, 0.2, 0.2])
-        leaders = ranked[: min(5, 1 + len(ranked) // 5)]
-        leader = leaders[int(whole.integers(len(leaders)))] if leaders else None
-        base = default
-        if manner == "mutate" and leader is not None:
-            base = self._fitting(leader.params.get(param_name, default), param_distribution)
-        opening = self.opening(param_name, len(ranked))
-        if base is None or (manner == "anywhere" and own.random() < max(opening, 0.5)):
-            return self._draw(param_name, param_distribution, own)
-        if own.random() > opening:
-            return base
-        if not self._ordered(param_name, param_distribution):
-            return self._draw(param_name, param_distribution, own)
-        rank = self.priorities.get(param_name, UNRANKED)
-        width = 0.12 if manner == "mutate" else min(0.5, 0.3 / np.sqrt(rank) * (1 + len(ranked) / 30))
-        return self._shift(param_name, param_distribution, base, float(own.normal(0.0, width)))
+    def _proposer(self, search_space: Mapping[str, BaseDistribution]) -> Proposer:
+        cube = Cube(search_space, self._ranges, self.defaults, self.conditions)
+        ranks = np.array([max(1, self.priorities.get(name, UNRANKED)) for name in cube.names], dtype=float)
+        with_default = [self.priorities.get(name, UNRANKED) for name in self.defaults]
+        return Proposer(cube, ranks, max(1, min(with_default)) if with_default else None)
 
-    def _first_rank(self) -> int:
-        """The priority that is searched first, among the parameters that have a default to step from."""
-        return min((self.priorities.get(name, UNRANKED) for name in self.defaults), default=UNRANKED)
+    def _number_of(self, trial: FrozenTrial) -> int:
+        return trial.number if self._number is None else self._number
 
-    @staticmethod
-    def _fitting(value: Any, distribution: BaseDistribution) -> Any:
-        """The value, if the distribution can take it; None otherwise."""
-        try:
-            fits = value is not None and distribution._contains(distribution.to_internal_repr(value))
-        except ValueError:  # not one of the choices
-            fits = False
-        return value if fits else None
+    def _rng(self, trial: FrozenTrial) -> np.random.Generator:
+        return np.random.default_rng([self._seed, self._number_of(trial)])
 
-    def _step(self, name: str, distribution: BaseDistribution, default: Any, number: int) -> Any:
-        """The first steps up and down from a default: four different values, wherever in its range it lies."""
-        if isinstance(distribution, CategoricalDistribution):
-            start = distribution.choices.index(default)
-            return distribution.choices[(start + number) % len(distribution.choices)]
-        step = _SWEEP[number - 1]
-        unit = self._range(name, distribution).to_unit(default)
-        if not 0 <= unit + step <= 1:
-            step *= -1.5  # inwards, and not onto the step that goes there anyway
-        return self._shift(name, distribution, default, step)
-
-    @staticmethod
-    def _best_first(study: optuna.Study) -> Sequence[FrozenTrial]:
-        finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        sign = 1 if study.directions[0] == optuna.study.StudyDirection.MINIMIZE else -1
-        return sorted(finished, key=lambda t: (sign * t.values[0], t.number))
-
-    def _ordered(self, name: str, distribution: BaseDistribution) -> bool:
-        own = self._ranges.get(name)
-        return own.ordered if isinstance(own, Choice) else not isinstance(distribution, CategoricalDistribution)
-
-    def _draw(self, name: str, distribution: BaseDistribution, rng: np.random.Generator) -> Any:
-        if isinstance(distribution, CategoricalDistribution):
-            return distribution.choices[rng.integers(len(distribution.choices))]
-        return _on_grid(self._range(name, distribution).from_unit(float(rng.random())), distribution)
-
-    def _shift(self, name: str, distribution: BaseDistribution, value: Any, step: float) -> Any:
-        """The value one step away on the unit scale, reflected at the ends; a choice moves at least one cell."""
-        if isinstance(distribution, CategoricalDistribution):
-            if not self._ordered(name, distribution):
-                return value
-            count = len(distribution.choices)
-            cells = round(step * count) or (1 if step > 0 else -1)
-            index = distribution.choices.index(value) + cells
-            return distribution.choices[min(max(index, 0), count - 1)]
-        values = self._range(name, distribution)
-        unit = values.to_unit(value) + step
-        return _on_grid(values.from_unit(-unit if unit < 0 else 2 - unit if unit > 1 else unit), distribution)
-
-    def _range(self, name: str, distribution: BaseDistribution) -> FloatRange | IntRange:
-        """The distribution's range, on the scale that the space states or, without one, the distribution's."""
-        own = self._ranges.get(name)
-        scale = own.scale if isinstance(own, FloatRange | IntRange) else "linear"
-        if isinstance(distribution, IntDistribution | FloatDistribution) and distribution.log:
-            scale = "log"
-        if isinstance(distribution, IntDistribution):
-            whole = IntRange.model_construct(low=distribution.low, high=distribution.high, step=distribution.step)
-            return whole.model_copy(update={"scale": scale})
-        if isinstance(distribution, FloatDistribution):
-            real = FloatRange.model_construct(low=distribution.low, high=distribution.high)
-            return real.model_copy(update={"scale": scale})
-        raise TypeError(f"{name} has a distribution of an unknown kind: {distribution!r}")
+    def _observed(
+        self, study: optuna.Study, trial: FrozenTrial | None, cube: Cube, rng: np.random.Generator
+    ) -> Observed:
+        trials = study.get_trials(deepcopy=False)
+        finished = [t for t in trials if t.state in _FINISHED and t.params]
+        sign = 1.0 if study.directions[0] == optuna.study.StudyDirection.MINIMIZE else -1.0
+        values = values_of(finished, sign)
+        kept = thinned(values, rng)
+        running = [t.params for t in trials if t.state is TrialState.RUNNING and t.params]
+        if trial is not None:
+            running = [
+                t.params for t in trials if t.state is TrialState.RUNNING and t.params and t.number != trial.number
+            ]
+        return Observed(
+            cube.encode([finished[i].params for i in kept]), values[kept], cube.encode(running), len(finished)
+        )
 
 
-def _on_grid(value: Any, distribution: BaseDistribution) -> Any:
-    """The nearest value that a float distribution with a step can take."""
-    if not isinstance(distribution, FloatDistribution) or distribution.step is None:
-        return value
-    steps = round((value - distribution.low) / distribution.step)
-    return float(min(distribution.low + steps * distribution.step, distribution.high))
+def values_of(trials: Sequence[FrozenTrial], sign: float) -> NDArray[np.float64]:
+    """What finished trials count as, smaller is better; always finite.
+
+    A pruned trial counts with its last value times the median ratio of final to that step's value among complete
+    trials (plus the median difference, where values are not all above 0), and never as better than the best of them.
+    One without any value counts as the worst.
+
+    Args:
+        trials: complete and pruned trials.
+        sign: 1 to minimise, -1 to maximise.
+    """
+    complete = [t for t in trials if t.state is TrialState.COMPLETE]
+    finals = [sign * t.values[0] for t in complete if math.isfinite(t.values[0])]
+    values = np.full(len(trials), np.nan)
+    for i, t in enumerate(trials):
+        if t.state is TrialState.COMPLETE:
+            values[i] = sign * t.values[0]
+        elif (step := t.last_step) is not None and math.isfinite(last := sign * t.intermediate_values[step]):
+            grown = [(sign * c.intermediate_values[step], sign * c.values[0]) for c in complete if _has(c, step)]
+            values[i] = _extrapolated(last, grown)
+            if finals:
+                values[i] = max(values[i], min(finals))
+    known = values[np.isfinite(values)]
+    return np.where(np.isfinite(values), values, known.max() if len(known) else 0.0)
+
+
+def _has(trial: FrozenTrial, step: int) -> bool:
+    return math.isfinite(trial.intermediate_values.get(step, math.nan)) and math.isfinite(trial.values[0])
+
+
+def _extrapolated(last: float, grown: Sequence[tuple[float, float]]) -> float:
+    """What a value at a step becomes in the end, judged by (value at that step, final value) of other trials."""
+    if not grown:
+        return last
+    if last > 0 and all(at > 0 and final > 0 for at, final in grown):
+        return last * float(np.median([final / at for at, final in grown]))
+    return last + float(np.median([final - at for at, final in grown]))
 
 
 def open_priorities(priorities: Mapping[str, int], names: Sequence[str], trials: int) -> str:
@@ -203,11 +218,7 @@ def open_priorities(priorities: Mapping[str, int], names: Sequence[str], trials:
         trials: finished trials.
     """
     ranks = sorted({priorities.get(name, UNRANKED) for name in names})
-    if trials <= len(_SWEEP) and 1 in ranks:
+    if trials <= len(SWEEP) and 1 in ranks:
         return "priority 1 around its default"
-    told = [f"{rank}: {_opening(rank, trials):.0%}" for rank in ranks]
+    told = [f"{rank}: {float(opening(rank, trials)):.0%}" for rank in ranks]
     return "each priority moves with chance " + ", ".join(told)
-
-
-def _opening(rank: int, trials: int) -> float:
-    return float(np.clip(0.7 / rank + trials / (60 * rank), 0.04, 0.8))

@@ -1,0 +1,88 @@
+"""Configurations as points of the unit cube."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from tuner.search.cube import Cube
+from tuner.space import Choice, FloatRange
+
+DISTRIBUTIONS: dict[str, BaseDistribution] = {
+    "rate": FloatDistribution(1e-4, 1.0, log=True),
+    "momentum": FloatDistribution(0.0, 0.999),
+    "width": IntDistribution(4, 64, log=True),
+    "patch": IntDistribution(4, 16, step=4),
+    "grid": FloatDistribution(0.0, 1.0, step=0.25),
+    "size": CategoricalDistribution([16, 32, 64]),
+    "kind": CategoricalDistribution(["a", "b", None, True]),
+}
+RANGES: dict[str, Any] = {
+    "momentum": FloatRange(low=0.0, high=0.999, scale="log_complement"),
+    "size": Choice(values=[16, 32, 64]),
+    "kind": Choice(values=["a", "b"]),
+}
+DEFAULTS = {"rate": 0.1, "momentum": 0.9, "width": 17, "patch": 8, "grid": 0.5, "size": 32, "kind": "b"}
+
+
+def test_configurations_come_back_as_they_were() -> None:
+    cube = Cube(DISTRIBUTIONS, RANGES, DEFAULTS)
+    rng = np.random.default_rng(0)
+    for point in cube.snap(rng.random((200, 7))):
+        config = cube.decode(point)
+        assert all(DISTRIBUTIONS[k]._contains(DISTRIBUTIONS[k].to_internal_repr(v)) for k, v in config.items())
+        again = cube.decode(cube.encode([config])[0])
+        assert again == pytest.approx({k: v for k, v in config.items() if isinstance(v, float)} | again)
+        assert {k: v for k, v in again.items() if not isinstance(v, float)} == {
+            k: v for k, v in config.items() if not isinstance(v, float)
+        }
+
+
+def test_the_point_at_rest_is_the_defaults_to_the_last_digit() -> None:
+    cube = Cube(DISTRIBUTIONS, RANGES, DEFAULTS)
+    assert cube.decode(cube.rest) == DEFAULTS
+    assert np.array_equal(cube.encode([DEFAULTS])[0], cube.rest)
+
+
+def test_scales_are_those_of_the_space_and_else_of_the_distribution() -> None:
+    cube = Cube(DISTRIBUTIONS, RANGES)
+    halves = dict(zip(cube.names, cube.encode([{"rate": 0.01, "momentum": 1 - 0.001**0.5}])[0], strict=True))
+    assert halves["rate"] == pytest.approx(0.5)
+    assert halves["momentum"] == pytest.approx(0.5)
+
+
+def test_choices_are_the_middles_of_their_cells_and_numbers_in_order_are_neighbours() -> None:
+    cube = Cube(DISTRIBUTIONS, RANGES)
+    point = dict(zip(cube.names, cube.encode([{"size": 64, "kind": None}])[0], strict=True))
+    assert (point["size"], point["kind"]) == (pytest.approx(5 / 6), pytest.approx(5 / 8))
+    assert dict(zip(cube.names, cube.ordered, strict=True)) == {name: name != "kind" for name in cube.names}
+
+
+def test_points_snap_to_the_value_that_they_decode_to() -> None:
+    cube = Cube(DISTRIBUTIONS, RANGES)
+    points = np.random.default_rng(1).random((300, 7))
+    for point, snapped in zip(points, cube.snap(points), strict=True):
+        whole = {k: v for k, v in cube.decode(point).items() if k not in ("rate", "momentum")}
+        assert {k: v for k, v in cube.decode(snapped).items() if k in whole} == whole
+    widths = np.unique(cube.snap(np.linspace(0, 1, 5001)[:, None].repeat(7, axis=1))[:, cube.names.index("width")])
+    assert len(widths) == 61
+
+
+def test_what_a_configuration_leaves_out_or_cannot_have_rests() -> None:
+    cube = Cube(DISTRIBUTIONS, RANGES, DEFAULTS)
+    assert np.array_equal(cube.encode([{}, {"rate": 5.0, "kind": "gone", "other": 1}]), np.stack([cube.rest] * 2))
+
+
+def test_what_does_not_apply_rests_also_below_something_that_does_not_apply() -> None:
+    distributions: dict[str, BaseDistribution] = {
+        "kind": CategoricalDistribution(["a", "b"]),
+        "x": FloatDistribution(0, 1),
+        "y": FloatDistribution(0, 1),
+    }
+    conditions = {"x": {"kind": ["b"]}, "y": {"x": [0.25], "kind": ["a", "b"]}}
+    cube = Cube(distributions, {}, {"kind": "a", "x": 0.25, "y": 0.75}, conditions)
+    snapped = cube.snap(np.array([[0.1, 0.4, 0.4], [0.9, 0.4, 0.4], [0.9, 0.25, 0.4]]))
+    assert snapped.tolist() == [[0.25, 0.25, 0.75], [0.75, 0.4, 0.75], [0.75, 0.25, 0.4]]

@@ -1,0 +1,300 @@
+"""What to try next: the stated priorities shape a Gaussian process and the candidates it chooses from.
+
+All happens in the unit cube (`cube.py`). The first points are the defaults, and the parameters of the first priority
+stepped up and down around theirs. From then on a Gaussian process, whose length scales are expected to be the shorter
+the higher a parameter's priority, picks the candidate of the largest expected improvement. Candidates are mutations of
+the best points, in which a parameter of priority r moves with a probability that falls with r and grows with the number
+of trials, and draws around the defaults and anywhere. So the learning rate moves first and Adam's ε last, and no door
+is ever closed (documented.md §1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_ndtr
+
+from tuner.search.cube import Cube, Points
+from tuner.search.gaussian_process import GaussianProcess, Prior
+
+Array = NDArray[np.float64]
+
+SWEEP = (-1 / 6, 1 / 6, -1 / 3, 1 / 3)
+"""Where the parameters of the first priority are tried first, as steps from their defaults in the unit cube."""
+
+FEWEST = 4
+"""With fewer finished trials there is no model: proposals are drawn around the defaults."""
+
+MOST = 200
+"""With more finished trials the model takes the best ones and a random choice of the others."""
+
+EXPLORING = 0.25
+"""The share of proposals that take a value which no trial has had, while there is one."""
+
+_CANDIDATES = 1000
+_STEPS = (0.02, 0.05, 0.1, 0.2)
+"""How far mutations go."""
+
+
+def opening(rank: NDArray[np.float64] | float, trials: int) -> NDArray[np.float64]:
+    """The probability with which a parameter of this priority moves, after so many finished trials."""
+    moved: NDArray[np.float64] = np.clip(0.7 / np.asarray(rank) + trials / (60 * np.asarray(rank)), 0.04, 0.8)
+    return moved
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What is known: finished trials with their values (smaller is better), and points that are being tried.
+
+    Attributes:
+        points: finished trials, shape (N, D).
+        values: theirs, shape (N,), finite.
+        running: points that are being tried, shape (R, D).
+        trials: how many trials are finished, of which the points may be a choice.
+    """
+
+    points: Points
+    values: Array
+    running: Points
+    trials: int
+
+
+class Proposer:
+    """Proposes points.
+
+    Args:
+        cube: the parameters as axes.
+        ranks: the stated priority of each axis, at least 1, shape (D,).
+        first_rank: the priority that is swept first; by default the smallest number of an axis with a default.
+    """
+
+    def __init__(self, cube: Cube, ranks: Array, first_rank: float | None = None) -> None:
+        self.cube = cube
+        self.ranks = ranks
+        known = ranks[cube.has_default]
+        self.first_rank = first_rank if first_rank is not None else float(known.min()) if len(known) else None
+
+    def first(self, number: int, rng: np.random.Generator) -> Array | None:
+        """The point of one of the first trials, or None when they are over (or no axis has a default to begin with)."""
+        known = self.cube.has_default
+        if number > len(SWEEP) or not known.any():
+            return None
+        point = np.where(known, self.cube.rest, rng.random(len(known)))
+        for j in np.flatnonzero(known & (self.ranks == self.first_rank)) if number > 0 else ():
+            point[j] = self._swept(int(j), number)
+        snapped: Array = self.cube.snap(point[None])[0]
+        return snapped
+
+    def sweep(self, size: int, rng: np.random.Generator, shape: NDArray[np.bool_]) -> Points:
+        """A first cohort, shape (size, D): the defaults, and the first priority swept over its whole range.
+
+        All others take draws around their defaults, except on the axes of the shape, which stay.
+        """
+        points = self._around_defaults(size, 0, rng)
+        points = np.where(shape, self.cube.rest, points)
+        points[0] = self.cube.rest
+        for j in np.flatnonzero(self.cube.has_default & (self.ranks == self.first_rank) & ~shape):
+            steps = (np.arange(size - 1) + 0.5) / max(size - 1, 1)
+            points[1:, j] = rng.permutation(steps)
+        return self.cube.snap(points)
+
+    def propose(self, observed: Observed, rng: np.random.Generator) -> Array:
+        """The point to try next, shape (D,)."""
+        point: Array = self.cohort(observed, 1, rng)[0]
+        return point
+
+    def cohort(
+        self, observed: Observed, size: int, rng: np.random.Generator, shape: NDArray[np.bool_] | None = None
+    ) -> Points:
+        """Points to try together, shape (size, D).
+
+        Each is chosen as if those before it had been tried already, with what the model expects of them. So are the
+        points that are running.
+
+        Args:
+            observed: what is known.
+            size: how many points.
+            rng: draws the candidates.
+            shape: axes on which all points must agree, with the first of them; shape (D,).
+        """
+        trials = observed.trials
+        best = observed.points[np.argsort(observed.values, kind="stable")[: min(5, 1 + trials // 5)]]
+        if trials < FEWEST:
+            return self._unmodelled(best, observed, size, rng, shape)
+        values = _standardised(observed.values)
+        model = GaussianProcess.fit(observed.points, values, self.cube.ordered, self._prior())
+        for point in observed.running:
+            model = model.imagine(point)
+        taken = np.concatenate([observed.points, observed.running])
+        chosen: list[Array] = []
+        for _ in range(size):
+            hold = self._holding(chosen, shape, self._untried(taken, shape if chosen else None, rng))
+            score = _log_improvement(model)
+            candidates = self._new(hold(self._candidates(best, trials, rng)), taken)
+            point = candidates[int(np.argmax(score(candidates)))]
+            for step in (0.1, 0.05, 0.02):
+                near = hold(self._mutated(np.tile(point, (64, 1)), np.full(len(self.ranks), 0.5), rng, step))
+                near = np.concatenate([point[None], self._new(near, taken, keep=False)])
+                point = near[int(np.argmax(score(near)))]
+            chosen.append(point)
+            taken = np.concatenate([taken, point[None]])
+            model = model.imagine(point)
+        return np.stack(chosen)
+
+    def _prior(self) -> Prior:
+        """Length scales that grow with the priority's number and with the number of axes."""
+        grown = math.log(0.35) + 0.5 * math.log(len(self.ranks) / 4) + 0.15 * (self.ranks - self.ranks.mean())
+        return Prior(np.clip(grown, math.log(0.05), math.log(5.0)))
+
+    def _unmodelled(
+        self, best: Points, observed: Observed, size: int, rng: np.random.Generator, shape: NDArray[np.bool_] | None
+    ) -> Points:
+        """Mutations of the best point, or of the defaults, while there is too little to learn from."""
+        taken = np.concatenate([observed.points, observed.running])
+        chosen: list[Array] = []
+        for _ in range(size):
+            hold = self._holding(chosen, shape)
+            bases = np.tile(best[0], (32, 1)) if len(best) else self._at_rest(32, rng)
+            drawn = self._new(hold(self._mutated(bases, opening(self.ranks, observed.trials), rng)), taken)
+            chosen.append(drawn[0])
+            taken = np.concatenate([taken, drawn[:1]])
+        return np.stack(chosen)
+
+    def _holding(
+        self, chosen: list[Array], shape: NDArray[np.bool_] | None, choice: tuple[int, float] | None = None
+    ) -> Callable[[Points], Points]:
+        """What makes candidates agree with the first chosen point on the axes of the shape, and take a choice."""
+
+        def hold(points: Points) -> Points:
+            held = points.copy()
+            if choice is not None:
+                held[:, choice[0]] = choice[1]
+            if shape is not None and chosen:
+                held = np.where(shape, chosen[0], held)
+            return self.cube.snap(held)
+
+        return hold
+
+    def _untried(
+        self, taken: Points, shape: NDArray[np.bool_] | None, rng: np.random.Generator
+    ) -> tuple[int, float] | None:
+        """Now and then a value that no trial has had of a choice without order: an axis and its coordinate there.
+
+        No model can know what such a value is worth. Those of the highest priority come first.
+        """
+        if rng.random() >= EXPLORING:
+            return None
+        untried = []
+        for j in np.flatnonzero(~self.cube.ordered):
+            if shape is None or not shape[j]:
+                cells = self.cube.axes[j].cells
+                values = (np.arange(cells) + 0.5) / cells
+                untried += [(self.ranks[j], int(j), v) for v in values if not np.isclose(taken[:, j], v).any()]
+        if not untried:
+            return None
+        first = [(j, float(v)) for rank, j, v in untried if rank == min(rank for rank, _, _ in untried)]
+        return first[int(rng.integers(len(first)))]
+
+    def _candidates(self, best: Points, trials: int, rng: np.random.Generator) -> Points:
+        mutations = int(0.45 * _CANDIDATES)
+        around = int(0.35 * _CANDIDATES)
+        leaders = best[rng.integers(len(best), size=mutations)]
+        anywhere = self.cube.snap(rng.random((_CANDIDATES - mutations - around, len(self.ranks))))
+        moved = self._mutated(leaders, opening(self.ranks, trials), rng)
+        return np.concatenate([moved, self._around_defaults(around, trials, rng), anywhere])
+
+    def _mutated(self, points: Points, chance: Array, rng: np.random.Generator, step: float | None = None) -> Points:
+        """Points of which every axis has moved with its chance, at least one of them."""
+        count, axes = points.shape
+        moves = rng.random((count, axes)) < chance
+        moves[np.arange(count), rng.choice(axes, size=count, p=chance / chance.sum())] = True
+        size = np.full((count, 1), step) if step is not None else rng.choice(_STEPS, size=(count, 1))
+        near = _reflected(points + rng.normal(size=points.shape) * size)
+        moved = np.where(self.cube.ordered, near, rng.random(points.shape))
+        return self.cube.snap(np.where(moves, moved, points))
+
+    def _around_defaults(self, count: int, trials: int, rng: np.random.Generator) -> Points:
+        """Draws around the defaults, the wider the higher the priority and the more trials there are."""
+        width = np.minimum(0.5, 0.3 / np.sqrt(self.ranks) * (1 + trials / 30))
+        near = _reflected(self.cube.rest + rng.normal(size=(count, len(width))) * width)
+        chance = np.where(self.cube.ordered, 1.0, opening(self.ranks, trials))
+        moved = np.where(self.cube.ordered, near, rng.random(near.shape))
+        drawn = np.where(rng.random(near.shape) < chance, moved, self.cube.rest)
+        anywhere = rng.random(near.shape)
+        return self.cube.snap(np.where(self.cube.has_default, drawn, anywhere))
+
+    def _at_rest(self, count: int, rng: np.random.Generator) -> Points:
+        """The defaults, with random values where there are none."""
+        return self.cube.snap(np.where(self.cube.has_default, self.cube.rest, rng.random((count, len(self.ranks)))))
+
+    def _swept(self, axis: int, number: int) -> float:
+        """A step from the default: four different values, wherever in its range it lies."""
+        start, step = float(self.cube.rest[axis]), SWEEP[number - 1]
+        if not self.cube.ordered[axis]:
+            cells = self.cube.axes[axis].cells
+            return (start + number / cells) % 1.0
+        if not 0 <= start + step <= 1:
+            step *= -1.5  # inwards, and not onto the step that goes there anyway
+        return float(_reflected(np.array([start + step]))[0])
+
+    @staticmethod
+    def _new(points: Points, taken: Points, *, keep: bool = True) -> Points:
+        """The points that are not taken; all of them if none is left and `keep` asks for some."""
+        known = {point.tobytes() for point in np.round(taken, 9)}
+        new = points[[point.tobytes() not in known for point in np.round(points, 9)]]
+        return points if keep and len(new) == 0 else new
+
+
+def _reflected(points: Array) -> Array:
+    """Points beyond an end of the unit interval, folded back into it."""
+    folded = np.abs(points) % 2.0
+    return np.where(folded > 1.0, 2.0 - folded, folded)
+
+
+def thinned(values: Array, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Which of many trials the model takes: the best three fifths of MOST, and a random choice of the others."""
+    if len(values) <= MOST:
+        return np.arange(len(values))
+    order = np.argsort(values, kind="stable")
+    best = MOST * 3 // 5
+    others = rng.choice(order[best:], size=MOST - best, replace=False)
+    return np.sort(np.concatenate([order[:best], others]))
+
+
+def _standardised(values: Array) -> Array:
+    """Values with the median at 0 and the good half's spread at 1; the bad half is compressed to its logarithm.
+
+    So a trial that diverged is bad, but does not drown the differences between good ones.
+    """
+    median = float(np.median(values))
+    good = values[values <= median]
+    spread = median - float(np.quantile(good, 0.2)) if len(good) > 1 else 0.0
+    spread = spread or float(values.max() - values.min()) or 1.0
+    scaled = (values - median) / spread
+    scaled = np.where(scaled > 0, np.log1p(np.maximum(scaled, 0)), scaled)
+    deviation = float(scaled.std()) or 1.0
+    standard: Array = (scaled - scaled.mean()) / deviation
+    return standard
+
+
+def _log_improvement(model: GaussianProcess) -> Callable[[Points], Array]:
+    """The logarithm of the expected improvement over the best that the model believes in."""
+    known, _ = model.predict(model.points)
+    best = float(known.min())
+
+    def score(points: Points) -> Array:
+        mean, variance = model.predict(points)
+        deviation = np.sqrt(variance)
+        z = (best - mean) / deviation
+        log_density = -0.5 * z**2 - 0.5 * math.log(2 * math.pi)
+        far = z < -5  # where φ(z) + z Φ(z) cancels, it is φ(z) / z² to first order
+        ratio = z * np.exp(log_ndtr(np.where(far, 0.0, z)) - np.where(far, 0.0, log_density))
+        inner = np.where(far, -2 * np.log(np.maximum(-z, 1.0)), np.log1p(np.where(far, 0.0, ratio)))
+        logged: Array = np.log(deviation) + log_density + inner
+        return logged
+
+    return score
