@@ -13,10 +13,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_ndtr
+from threadpoolctl import ThreadpoolController
 
 from tuner.search.cube import Cube, Points
 from tuner.search.gaussian_process import GaussianProcess, Prior
@@ -121,6 +123,12 @@ class Proposer:
             rng: draws the candidates.
             shape: axes on which all points must agree, with the first of them; shape (D,).
         """
+        with _one_thread().limit(limits=1, user_api="blas"):
+            return self._cohort(observed, size, rng, shape)
+
+    def _cohort(
+        self, observed: Observed, size: int, rng: np.random.Generator, shape: NDArray[np.bool_] | None
+    ) -> Points:
         trials = observed.trials
         best = observed.points[np.argsort(observed.values, kind="stable")[: min(5, 1 + trials // 5)]]
         if trials < FEWEST:
@@ -247,6 +255,12 @@ class Proposer:
         known = {point.tobytes() for point in np.round(taken, 9)}
         new = points[[point.tobytes() not in known for point in np.round(points, 9)]]
         return points if keep and len(new) == 0 else new
+
+
+@cache
+def _one_thread() -> ThreadpoolController:
+    """These matrices are too small to share between threads, and with one the last digit is always the same."""
+    return ThreadpoolController()
 
 
 def _reflected(points: Array) -> Array:
