@@ -14,6 +14,8 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -43,23 +45,28 @@ def main() -> None:
         study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0))
         rng = np.random.default_rng(0)
         for _ in range(trials):
-            params = {
-                n: (d.choices[rng.integers(len(d.choices))] if hasattr(d, "choices") else None)
-                for n, d in distributions.items()
-            }
-            for name, d in distributions.items():
-                if params[name] is None and not hasattr(d, "choices"):
-                    low, high = (np.log(d.low), np.log(d.high)) if d.log else (d.low, d.high)
-                    value = rng.uniform(low, high)
-                    value = float(np.exp(value)) if d.log else float(value)
-                    params[name] = round(value) if isinstance(d.low, int) else min(max(value, d.low), d.high)
+            params = {name: drawn(d, rng) for name, d in distributions.items()}
             value = abs(np.log(params["model.learning_rate"] / 0.1)) + rng.normal() * 0.1
             study.add_trial(optuna.create_trial(value=float(value), params=params, distributions=distributions))
-        own = cost(lambda: sampler.cohort(study, distributions, COHORT), 7)
-        tpe = cost(lambda: [study.ask(distributions) for _ in range(COHORT)], 3)
+        own = cost(partial(sampler.cohort, study, distributions, COHORT), 7)
+        tpe = cost(partial(asked, study, distributions), 3)
         print(f"{trials:>7} {own:>12.0f} {tpe:>8.0f}")
         figures["ms"] |= {f"priority {trials}": round(own, 1), f"tpe {trials}": round(tpe, 1)}
     print(json.dumps(figures | {"ratio": round(tpe / own, 2)}))
+
+
+def asked(study: optuna.Study, distributions: dict[str, Any]) -> None:
+    """As many proposals of TPE."""
+    for _ in range(COHORT):
+        study.ask(distributions)
+
+
+def drawn(d: Any, rng: np.random.Generator) -> Any:
+    """A value of a distribution, evenly on its scale."""
+    if hasattr(d, "choices"):
+        return d.choices[rng.integers(len(d.choices))]
+    value = float(np.exp(rng.uniform(np.log(d.low), np.log(d.high))) if d.log else rng.uniform(d.low, d.high))
+    return round(value) if isinstance(d.low, int) else min(max(value, d.low), d.high)
 
 
 def cost(ask: Callable[[], object], times: int) -> float:
