@@ -160,11 +160,8 @@ class PrioritySampler(BaseSampler):
         sign = 1.0 if study.directions[0] == optuna.study.StudyDirection.MINIMIZE else -1.0
         values = values_of(finished, sign)
         kept = thinned(values, rng)
-        running = [t.params for t in trials if t.state is TrialState.RUNNING and t.params]
-        if trial is not None:
-            running = [
-                t.params for t in trials if t.state is TrialState.RUNNING and t.params and t.number != trial.number
-            ]
+        asking = None if trial is None else trial.number
+        running = [t.params for t in trials if t.state is TrialState.RUNNING and t.params and t.number != asking]
         return Observed(
             cube.encode([finished[i].params for i in kept]), values[kept], cube.encode(running), len(finished)
         )
