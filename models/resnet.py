@@ -43,7 +43,7 @@ class ResNet(Classifier):
 
     def __init__(
         self,
-        hidden_units: int = 24,
+        hidden_units: int = 32,
         depth: int = 1,
         stages: int = 3,
         residual: bool = True,
