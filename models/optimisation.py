@@ -22,7 +22,8 @@ class OptimiserSettings:
         learning_rate: α, the step size, above 0.
         momentum: β of `sgd`, as a filter: v ← β v + (1-β) g, θ ← θ - α v, in [0, 1). In this form the size of a step
             does not change with β, so the two can be tuned one after the other. torch's default form v ← β v + g takes
-            steps 1/(1-β) times as large: α(torch) = α (1-β). (torch starts the filter at the first gradient, not at 0.)
+            steps 1/(1-β) times as large: α(torch) = α (1-β). v starts at 0; torch's `dampening` alone would start it at
+            the first gradient, which then counts 1/(1-β) times as much as any other.
         nesterov: look ahead along v, as Sutskever et al. (2013): θ ← θ - α ((1-β) g + β v), with v from 0. The
             rate that the optimiser itself shows is then α (1-β).
         weight_decay: θ ← (1 - α · weight_decay) θ - …, at least 0; for all but `adamw` it enters the gradient, as L2.
@@ -60,7 +61,12 @@ def _sgd(groups: Groups, s: OptimiserSettings) -> torch.optim.Optimizer:
     if s.nesterov and s.momentum > 0:
         # torch's Nesterov wants its own form of momentum, whose steps are 1/(1-β) times as large.
         return torch.optim.SGD(groups, s.learning_rate * (1 - s.momentum), momentum=s.momentum, nesterov=True)
-    return torch.optim.SGD(groups, s.learning_rate, momentum=s.momentum, dampening=s.momentum)
+    optimizer = torch.optim.SGD(groups, s.learning_rate, momentum=s.momentum, dampening=s.momentum)
+    if s.momentum > 0:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 OPTIMIZERS: Mapping[str, Callable[[Groups, OptimiserSettings], torch.optim.Optimizer]] = {

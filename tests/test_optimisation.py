@@ -48,13 +48,21 @@ def test_gradient_descent_takes_steps_of_alpha_times_the_gradient() -> None:
 
 
 def test_momentum_is_a_filter_of_the_gradients() -> None:
-    # v: 1 (torch starts at the first gradient), then 0.9 · 1 + 0.1 · 3 = 1.2, then 0.9 · 1.2 + 0.1 · 0 = 1.08
-    assert descend([1.0, 3.0, 0.0], momentum=0.9) == pytest.approx([1.5, 0.9, 0.36])
+    # v: 0.1 · 1 = 0.1, then 0.9 · 0.1 + 0.1 · 3 = 0.39, then 0.9 · 0.39 + 0.1 · 0 = 0.351
+    assert descend([1.0, 3.0, 0.0], momentum=0.9) == pytest.approx([1.95, 1.755, 1.5795])
+
+
+@pytest.mark.parametrize("beta", [0.5, 0.9, 0.99])
+def test_every_gradient_moves_the_weight_by_alpha_in_all_also_the_first(beta: float) -> None:
+    for place in (0, 1, 5):
+        gradients = [0.0] * 3000
+        gradients[place] = 1.0
+        assert 2.0 - descend(gradients, momentum=beta)[-1] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.5, 0.9, 0.99])
 def test_the_size_of_a_step_does_not_change_with_the_momentum(beta: float) -> None:
-    steady = descend([1.0] * 300, momentum=beta)
+    steady = descend([1.0] * 3000, momentum=beta)
     assert steady[-2] - steady[-1] == pytest.approx(0.5)
     swinging = descend([0.0, 2.0] * 1000, momentum=beta)  # 1 on average
     assert (swinging[999] - swinging[1999]) / 1000 == pytest.approx(0.5, rel=0.02)
@@ -62,7 +70,7 @@ def test_the_size_of_a_step_does_not_change_with_the_momentum(beta: float) -> No
 
 @pytest.mark.parametrize("beta", [0.5, 0.9])
 def test_torch_s_own_form_takes_the_same_steps_with_alpha_times_one_minus_beta(beta: float) -> None:
-    gradients = [0.0, 1.0, -2.0, 0.5, 3.0]  # from a first gradient of 0 both start at v = 0
+    gradients = [1.0, -2.0, 0.5, 3.0]
     weight = nn.Parameter(torch.full((1, 1), 2.0, dtype=torch.float64))
     torch_s = torch.optim.SGD([weight], lr=0.5 * (1 - beta), momentum=beta)
     path = []
