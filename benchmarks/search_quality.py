@@ -115,7 +115,7 @@ TASKS: dict[str, Task] = {
         epochs=3,
     ),
 }
-_TEXT = 60_000  # characters that an epoch of the text task reads
+_TEXT = 20_000  # characters that an epoch of the text task reads
 
 
 def spaces(task: Task) -> dict[str, Space]:
@@ -307,8 +307,13 @@ def job(asked: tuple[str, str, int, int]) -> dict[str, Any]:
     search = time.process_time() - started - spent["train"]
     return {
         "task": task_name, "method": method, "seed": seed, "trials": trials,
-        "val": validation, "test": test, "train_s": round(spent["train"], 1), "search_s": round(search, 2),
+        "val": _short(validation), "test": _short(test),
+        "train_s": round(spent["train"], 1), "search_s": round(search, 2),
     }  # fmt: skip
+
+
+def _short(values: list[float]) -> list[float]:
+    return [float(f"{value:.5g}") for value in values]
 
 
 # ---- figures -------------------------------------------------------------------------------------------------------

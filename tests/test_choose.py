@@ -275,6 +275,53 @@ def test_one_seed_has_a_mean_and_no_deviation_and_none_has_neither() -> None:
 
 def test_the_confirming_runs_are_told_in_words() -> None:
     three = Chosen(trial(0, 1.0), ((11, 2.0), (12, 4.0), (13, 9.0)))
-    assert three.confirmed == "; confirmed 5 ± 3.6 over 3 new seeds"
-    assert Chosen(trial(0, 1.0), ((11, 0.25),)).confirmed == "; confirmed 0.25 over 1 new seed"
+    assert three.confirmed == "5 ± 3.6 over 3 new seeds"
+    assert Chosen(trial(0, 1.0), ((11, 0.25),)).confirmed == "0.25 over 1 new seed"
     assert Chosen(trial(0, 1.0)).confirmed == ""
+
+
+# The second
+
+
+def test_the_second_is_who_came_next_with_its_own_runs() -> None:
+    trials = [trial(0, 0.5), trial(1, 0.25), trial(2, 0.75)]
+    confirm_all(trials, LOSS, 3, lambda number, round_: number + 0.1 * round_)
+    chosen = choose(trials, LOSS)
+    assert chosen is not None
+    assert chosen.second is not None
+    assert (chosen.trial.number, chosen.second.number) == (0, 1)
+    assert [value for _, value in chosen.seeds] == pytest.approx([0.1, 0.2, 0.3])
+    assert [value for _, value in chosen.second_seeds] == pytest.approx([1.1, 1.2])
+
+
+def test_a_study_of_one_trial_has_no_second() -> None:
+    chosen = choose([trial(0, 0.5)], LOSS)
+    assert chosen is not None
+    assert chosen.second is None
+    assert chosen.told_apart is None
+
+
+def seeded(*values: float) -> tuple[tuple[int, float], ...]:
+    return tuple(enumerate(values))
+
+
+def test_the_best_is_told_from_the_second_by_students_t() -> None:
+    # Means 2 and 6, pooled variance (2 + 2) / 4 = 1, error √(2/3): t = 4.9 > 2.78 with four degrees of freedom.
+    apart = Chosen(trial(0, 1.0), seeded(1, 2, 3), trial(1, 1.1), seeded(5, 6, 7))
+    assert apart.told_apart is True
+    # Means 2 and 4: t = 2.45 < 2.78.
+    alike = Chosen(trial(0, 1.0), seeded(1, 2, 3), trial(1, 1.1), seeded(3, 4, 5))
+    assert alike.told_apart is False
+
+
+def test_one_run_each_tells_nothing_apart() -> None:
+    assert Chosen(trial(0, 1.0), seeded(1), trial(1, 1.1), seeded(9)).told_apart is None
+    assert Chosen(trial(0, 1.0), (), trial(1, 1.1), ()).told_apart is None
+
+
+def test_in_words_the_mean_of_new_seeds_comes_before_the_lucky_value() -> None:
+    alike = Chosen(trial(3, 1.0), seeded(1, 2, 3), trial(1, 1.1), seeded(3, 4, 5))
+    assert alike.in_words == ("2 ± 1 over 3 new seeds (trial 3; 1 with its own seed); cannot be told from #2, trial 1")
+    apart = Chosen(trial(3, 1.0), seeded(1, 2, 3), trial(1, 1.1), seeded(5, 6, 7))
+    assert "told" not in apart.in_words
+    assert Chosen(trial(3, 1.25)).in_words == "1.25 in trial 3"

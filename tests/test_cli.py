@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -115,6 +116,29 @@ def test_resume_goes_on_past_the_first_budget(finished: tuple[Path, dict[str, An
     told = run(copied, "resume", "small", "--trials", "5", "--json")
     assert told.returncode == 0, told.stderr
     assert sum(json.loads(told.stdout)["trials"].values()) == 5
+
+
+def test_resume_goes_on_in_a_narrower_space_and_says_so(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    folder, _ = finished
+    copied = tmp_path / "copied"
+    subprocess.run(["cp", "-r", str(folder), str(copied)], check=True)
+    wrong = run(
+        copied, "resume", "small", "--set", "space.model.learning_rate.float.high=0.01", "--set", "model.norm=none"
+    )
+    assert wrong.returncode == 2
+    assert "--set model.norm  A study that goes on may change its space and search.confirm" in wrong.stderr
+    narrow = ["--set", "space.model.learning_rate.float={low: 0.3, high: 0.31, default: 0.305}"]
+    told = run(copied, "resume", "small", "--trials", "6", "--json", *narrow)
+    assert told.returncode == 0, told.stderr
+    with sqlite3.connect(copied / ".tuner" / "tuner.db") as database:
+        new = database.execute("SELECT params FROM tuner_trial WHERE number >= 3 AND confirms IS NULL").fetchall()
+    assert len(new) >= 2
+    assert all(0.3 <= json.loads(params)["model.learning_rate"] <= 0.31 for (params,) in new)
+    page = run(copied, "show", "small").stdout
+    assert "space changed after 3 trials: model.learning_rate.float.low" in page
+    back = run(copied, "resume", "small", "--trials", "6", "--set", "space.model.nonsense.float={low: 0, high: 1}")
+    assert back.returncode == 2
+    assert "nonsense" in back.stderr
 
 
 def test_describing_commands_tell_what_is_shipped(tmp_path: Path) -> None:

@@ -71,9 +71,38 @@ def test_points_snap_to_the_value_that_they_decode_to() -> None:
     assert len(widths) == 61
 
 
-def test_what_a_configuration_leaves_out_or_cannot_have_rests() -> None:
+def test_what_a_configuration_leaves_out_or_has_besides_rests() -> None:
     cube = Cube(DISTRIBUTIONS, RANGES, DEFAULTS)
-    assert np.array_equal(cube.encode([{}, {"rate": 5.0, "kind": "gone", "other": 1}]), np.stack([cube.rest] * 2))
+    assert np.array_equal(cube.encode([{}, {"other": 1, "rate": "fast"}]), np.stack([cube.rest] * 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "at"),
+    [
+        ("rate", 10.0, 1.25),  # a decade beyond four decades
+        ("rate", 1e-6, -0.5),
+        ("rate", 1e9, 2.0),  # never farther than a whole range
+        ("rate", 0.0, -1.0),  # no place on a logarithmic scale
+        ("patch", 20, 1.125),  # four cells of a quarter
+        ("size", 8, 0.0),  # before 16
+        ("size", 48, 2 / 3),  # between 32 and 64
+        ("size", 128, 1.0),
+    ],
+)
+def test_a_value_from_before_a_change_lies_where_its_scale_puts_it(name: str, value: float, at: float) -> None:
+    cube = Cube(DISTRIBUTIONS, RANGES, DEFAULTS)
+    assert cube.encode([{name: value}])[0, cube.names.index(name)] == pytest.approx(at)
+
+
+def test_categories_that_are_no_more_differ_from_all_others_and_are_not_proposed() -> None:
+    cube = Cube(DISTRIBUTIONS, RANGES, DEFAULTS)
+    points = cube.encode([{"kind": "gone"}, {"kind": "lost"}, {"kind": "a"}])
+    column = points[:, cube.names.index("kind")]
+    assert len(set(column)) == 3
+    assert list(cube.inside(points)) == [False, False, True]
+    snapped = cube.snap(points)
+    assert cube.inside(snapped).all()
+    assert [cube.decode(point)["kind"] for point in snapped] == ["b", "b", "a"]
 
 
 def test_what_does_not_apply_rests_also_below_something_that_does_not_apply() -> None:

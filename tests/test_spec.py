@@ -884,3 +884,54 @@ def test_true_is_not_one(study: dict[str, Any]) -> None:
     old, new = read_study(study).document(), read_study(study).document()
     old["trainer"]["benchmark"], new["trainer"]["benchmark"] = True, 1
     assert difference(old, new) == [("trainer.benchmark", True, 1)]
+
+
+# auto
+
+
+def _space(count: int, **more: Any) -> dict[str, Any]:
+    return {f"model.p{i}": {"float": {"low": 0.0, "high": 1.0}} for i in range(count)} | more
+
+
+def _study_of(space: dict[str, Any], **search: Any) -> StudySpec:
+    return read_study({"study": "s", "model": {"class_path": "m.M"}, "space": space, "search": search})
+
+
+@pytest.mark.parametrize(
+    ("parameters", "trials", "name", "why"),
+    [
+        (12, 100, "priority", "12 parameters, 100 trials"),
+        (25, 500, "priority", "25 parameters, 500 trials"),
+        (26, 100, "tpe", "26 parameters"),
+        (12, 501, "tpe", "501 trials"),
+        (12, None, "priority", "12 parameters"),
+    ],
+)
+def test_auto_picks_a_sampler_by_space_and_budget_and_says_why(
+    parameters: int, trials: int | None, name: str, why: str
+) -> None:
+    picked = _study_of(_space(parameters), sampler="auto", trials=trials).sampler
+    assert picked.name == name
+    assert why in str(picked)
+
+
+def test_auto_takes_a_grid_where_all_of_it_fits() -> None:
+    space = {"model.a": {"choice": [1, 2, 3]}, "model.b": {"choice": ["x", "y"]}}
+    assert _study_of(space, sampler="auto", trials=6).sampler.name == "grid"
+    assert _study_of(space, sampler="auto", trials=5).sampler.name == "priority"
+    assert _study_of(space | _space(1), sampler="auto", trials=100).sampler.name == "priority"
+
+
+def test_a_sampler_that_is_named_is_taken_and_warned_of_beyond_what_it_is_made_for() -> None:
+    study = _study_of(_space(30), sampler="priority", trials=600)
+    assert (study.sampler.name, study.sampler.why) == ("priority", "")
+    assert any("30 and 600. auto would take tpe" in told for told in study.warnings())
+    assert not any("auto would take" in told for told in _study_of(_space(25), trials=500).warnings())
+
+
+def test_auto_prunes_only_what_is_long_enough() -> None:
+    def pruner(epochs: int, trials: int = 100) -> str:
+        study = {"study": "s", "model": {"class_path": "m.M"}, "space": _space(1), "trainer": {"max_epochs": epochs}}
+        return read_study(study | {"search": {"trials": trials}}).pruner.name
+
+    assert [pruner(4), pruner(5), pruner(50), pruner(50, trials=5)] == ["none", "median", "median", "none"]

@@ -540,6 +540,24 @@ def test_what_a_worker_writes_is_read_back(store: Store) -> None:
     assert trial.finished >= trial.started
 
 
+def test_two_running_trials_never_get_the_same_values(store: Store) -> None:
+    study = new_study(store)
+    first, second = claimed(store, study, "a"), claimed(store, study, "b")
+    assert store.propose(first, {"model.depth": 2})
+    assert not store.propose(second, {"model.depth": 2})
+    assert store.trials(study.id)[1].params is None
+    assert store.propose(second, {"model.depth": 3})
+
+
+def test_a_trial_with_nothing_to_propose_is_withdrawn_and_one_with_values_is_not(store: Store) -> None:
+    study = new_study(store)
+    first, second = claimed(store, study, "a"), claimed(store, study, "b")
+    store.propose(first, {"model.depth": 2})
+    store.withdraw(second)
+    store.withdraw(first)
+    assert [trial.number for trial in store.trials(study.id)] == [0]
+
+
 @pytest.mark.parametrize(
     ("state", "infeasible"), [(TrialState.PRUNED, True), (TrialState.PRUNED, False), (TrialState.FAILED, False)]
 )

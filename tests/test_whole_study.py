@@ -12,9 +12,10 @@ import optuna
 import pytest
 
 import tuner
+from tuner import engine
 from tuner.errors import MissingMetric, NoBest, SpecError, StudyChanged, StudyNotFound, StudyStopped
 from tuner.home import Home
-from tuner.service.entry import open_storage
+from tuner.service.entry import open_storage, space_changes
 from tuner.trial import Trial
 
 Study = dict[str, Any]
@@ -66,6 +67,22 @@ def test_a_study_in_two_parts_equals_one_in_one(
     assert what_was_tried(Home.from_environment()) == whole
 
 
+def test_a_study_ends_early_when_every_configuration_has_been_tried(home: Home, study: Study) -> None:
+    study["space"] = {"data.batch_size": {"choice": [64, 128, 256]}}
+    result = tuner.run(study, trials=9)
+    assert (result.state, sum(result.trials.values())) == ("complete", 3)
+    assert result.reason == "every configuration of the space has been tried"
+    assert {(t.params or {})["data.batch_size"] for t in trials_of(home)} == {64, 128, 256}
+    again = engine.run(
+        study["study"], resume=True, overrides=[("space.data.batch_size.choice.values", [64, 128, 256, 512])]
+    )
+    assert sum(again.trials.values()) == 4
+    with open_storage(home) as store:
+        assert space_changes(store.study("small")) == [
+            "after 3 trials: data.batch_size.choice.values: [64, 128, 256] → [64, 128, 256, 512]"
+        ]
+
+
 def test_running_a_finished_study_again_trains_nothing(home: Home, study: Study) -> None:
     tuner.run(study)
     before = what_was_tried(home)
@@ -103,6 +120,14 @@ def test_mlflow_holds_one_parent_and_every_trial_as_its_child(home: Home, study:
     assert parent.info.status == "FINISHED"
     assert parent.data.tags["tuner.data_hash"]
     assert {"study.yaml", "space.yaml", "best.yaml"} <= {f.path for f in client.list_artifacts(parent.info.run_id)}
+    searching = {int(run.data.tags["tuner.trial"]): run.data.tags["tuner.searching"] for run in children}
+    assert searching[0] == "priority 1 at 70% ±0.15, 2 at 35% ±0.11"
+    assert searching[3] == "priority 1 at 75% ±0.15, 2 at 38% ±0.11"
+    assert parent.data.tags["tuner.searching"] == "priority 1 at 77% ±0.34, 2 at 38% ±0.24"
+    assert (parent.data.tags["tuner.sampler"], parent.data.tags["tuner.pruner"]) == (
+        "priority",
+        "none (auto: trials of 2 epochs are too short to prune)",
+    )
     trials = {t.number: t for t in trials_of(home)}
     for run in children:
         trial = trials[int(run.data.tags["tuner.trial"])]

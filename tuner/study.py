@@ -59,6 +59,8 @@ class Work:
                 try:
                     asked = time.perf_counter()
                     trial = self._proposed(lease)
+                    if trial is None:
+                        continue
                     asked = time.perf_counter() - asked
                     result = self._train(lease, trial)
                     self.store.finish(lease, replace(result, seconds={"ask": asked, **result.seconds}))
@@ -76,14 +78,16 @@ class Work:
     def _next(self) -> Lease | None:
         """The next trial: a waiting one, a new one, or a confirming run; None when there is nothing left to do."""
         while not self.stopped():
-            lease = self.store.claim(self.study_id, self.owner, open_new=not self._late(searching=True))
+            open_new = not self._late(searching=True) and not self._exhausted()
+            lease = self.store.claim(self.study_id, self.owner, open_new=open_new)
             if lease is not None:
                 return lease
             unfinished = self.store.plan(self.study_id, self._confirmations)
             if unfinished is None:
                 return None
             if not (unfinished.waiting or unfinished.running):
-                self.store.complete(self.study_id)
+                every = "every configuration of the space has been tried"
+                self.store.complete(self.study_id, every if self._exhausted() else None)
                 return None
             if unfinished.waiting:
                 continue
@@ -91,13 +95,26 @@ class Work:
             self.pause(0.5)  # other workers are on the last trials, which may come back or need confirming
         return None
 
-    def _proposed(self, lease: Lease) -> Trial:
+    def _exhausted(self) -> bool:
+        """Whether every configuration of the space has been tried, so that another trial would repeat one."""
+        if not self.search.finite:
+            return False
+        self._look_around()
+        return self.search.exhausted
+
+    def _proposed(self, lease: Lease) -> Trial | None:
+        """The trial with its values; None if another worker has just taken the last that were left to try."""
         trial = lease.trial
         if trial.params is None:
-            self._look_around()
-            trial = trial.with_params(self.search.propose(trial.number))
-            self.store.propose(lease, trial.params or {})
-        elif trial.confirms is None:
+            while True:
+                self._look_around()
+                if self.search.exhausted:
+                    self.store.withdraw(lease)
+                    return None
+                params = self.search.propose(trial.number)
+                if self.store.propose(lease, params):
+                    return trial.with_params(params)
+        if trial.confirms is None:
             self._look_around()
             self.search.see([trial])
         return trial

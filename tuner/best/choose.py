@@ -6,6 +6,7 @@ after each the last of them drops out (successive rejects), so that clear losers
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,10 @@ from tuner.trial import Objective, Trial, TrialState, trial_seed
 CONTENDERS = 3
 
 
+_T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
+"""Student's t at 97.5 % for 1 to 10 degrees of freedom; 2.0 beyond."""
+
+
 @dataclass(frozen=True)
 class Chosen:
     """The best trial and the runs that confirm it.
@@ -22,10 +27,14 @@ class Chosen:
     Attributes:
         trial: the proposal of the search; its value belongs to its own seed.
         seeds: the confirming runs of the same configuration: (seed, value), in the order they were run.
+        second: the next best configuration, or None if there is no other.
+        second_seeds: its confirming runs.
     """
 
     trial: Trial
     seeds: tuple[tuple[int, float], ...] = ()
+    second: Trial | None = None
+    second_seeds: tuple[tuple[int, float], ...] = ()
 
     @property
     def mean(self) -> float | None:
@@ -38,12 +47,41 @@ class Chosen:
         return statistics.stdev(value for _, value in self.seeds) if len(self.seeds) > 1 else None
 
     @property
+    def told_apart(self) -> bool | None:
+        """Whether the confirming seeds tell the best from the second (two-sided t test, 5 %); None if they are too few.
+
+        The variance is pooled over both, so it takes three runs at least.
+        """
+        own, other = [v for _, v in self.seeds], [v for _, v in self.second_seeds]
+        freedom = len(own) + len(other) - 2
+        if not own or not other or freedom < 1:
+            return None
+        squares = sum(sum((v - statistics.fmean(vs)) ** 2 for v in vs) for vs in (own, other))
+        error = math.sqrt(squares / freedom * (1 / len(own) + 1 / len(other)))
+        apart = abs(statistics.fmean(own) - statistics.fmean(other))
+        return apart > (_T[freedom - 1] if freedom <= len(_T) else 2.0) * error
+
+    @property
     def confirmed(self) -> str:
         """In words what the confirming seeds say; nothing without any."""
         if self.mean is None:
             return ""
         spread = f" ± {self.deviation:.2g}" if self.deviation is not None else ""
-        return f"; confirmed {self.mean:.4g}{spread} over {len(self.seeds)} new seed{'s' * (len(self.seeds) > 1)}"
+        return f"{self.mean:.4g}{spread} over {len(self.seeds)} new seed{'s' * (len(self.seeds) > 1)}"
+
+    @property
+    def in_words(self) -> str:
+        """The value to expect, where it was found, and whether another is as good.
+
+        With confirming seeds that is their mean: the trial's own value was picked for being low, so it is partly luck.
+        """
+        own = f"{self.trial.score:.6g} in trial {self.trial.number}"
+        if self.mean is None:
+            return own
+        told = f"{self.confirmed} (trial {self.trial.number}; {self.trial.score:.6g} with its own seed)"
+        if self.second is not None and self.told_apart is False:
+            told += f"; cannot be told from #2, trial {self.second.number}"
+        return told
 
 
 def leading(trials: Iterable[Trial], objective: Objective, count: int = CONTENDERS) -> list[Trial]:
@@ -77,10 +115,13 @@ def choose(trials: Sequence[Trial], objective: Objective) -> Chosen | None:
     if not contenders:
         return None
     runs = {t.number: _runs(t, trials) for t in contenders}
-    most = max(len(found) for found in runs.values())
-    finalists = [t for t in contenders if len(runs[t.number]) == most]
-    best = _ranked(finalists, trials, objective)[0] if most else contenders[0]
-    return Chosen(best, tuple((t.seed, t.value) for t in runs[best.number] if t.value is not None))
+    by_mean = _ranked(contenders, trials, objective)
+    # Those that have more runs have survived those that have fewer.
+    order = sorted(by_mean, key=lambda t: -len(runs[t.number])) if any(runs.values()) else contenders
+    values = [tuple((run.seed, run.score) for run in runs[trial.number]) for trial in order]
+    if len(order) == 1:
+        return Chosen(order[0], values[0])
+    return Chosen(order[0], values[0], order[1], values[1])
 
 
 def _seeds(study_seed: int, count: int) -> list[int]:

@@ -104,15 +104,8 @@ def run(
     Running the same command again goes on where it stopped. Ctrl-C returns running trials to the queue and saves the
     state; `tuner resume NAME` goes on.
     """
-    from tuner.spec import parse_override
-
     _only_local(engine)
-    overrides = [parse_override(text) for text in set_ or []]
-    overrides += [
-        (path, value)
-        for path, value in (("search.trials", trials), ("search.time", time), ("seed_everything", seed))
-        if value is not None
-    ]
+    overrides = _overrides(set_, ("search.trials", trials), ("search.time", time), ("seed_everything", seed))
     _work(None, as_json, quiet, study=study, overrides=overrides, workers=workers)
 
 
@@ -122,12 +115,31 @@ def resume(
     trials: Trials = None,
     time: Time = None,
     workers: Workers = 1,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Change a budget (search.epochs=900) or the space (space.model.momentum.float.high=0.99); may be "
+            "repeated.",
+            metavar="PATH=VALUE",
+        ),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Go on with a stored study, also past its first budget."""
-    budgets = [(f"search.{key}", value) for key, value in (("trials", trials), ("time", time)) if value is not None]
-    _work(name, as_json, quiet, study=name, resume=True, overrides=budgets, workers=workers)
+    """Go on with a stored study, also past its first budget, also in a narrower or wider space.
+
+    Trials outside the new space still inform the search, and the change is recorded.
+    """
+    overrides = _overrides(set_, ("search.trials", trials), ("search.time", time))
+    _work(name, as_json, quiet, study=name, resume=True, overrides=overrides, workers=workers)
+
+
+def _overrides(texts: list[str] | None, *options: tuple[str, Any]) -> list[tuple[str, Any]]:
+    """Values by path, from --set and from the options that stand for a path."""
+    from tuner.spec import parse_override
+
+    return [parse_override(text) for text in texts or []] + [item for item in options if item[1] is not None]
 
 
 def _work(name: str | None, as_json: bool, quiet: bool, **what: Any) -> None:

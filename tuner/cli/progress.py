@@ -20,6 +20,7 @@ from rich.text import Text
 from tuner.trial import Objective, Trial, TrialState
 
 if TYPE_CHECKING:
+    from tuner.spec import StudySpec
     from tuner.storage import Store, StudyRow, Summary
 
 PLAIN_SECONDS = 60.0
@@ -49,6 +50,7 @@ class Progress:
         self._trials: dict[int, Trial] = {}
         self._epochs: deque[tuple[float, int]] = deque(maxlen=60)
         self._began = time.monotonic()
+        self._spec: StudySpec | None = None
 
     def watch(self, store: Store, study: str) -> None:
         """Look at the study and show how it stands."""
@@ -62,6 +64,16 @@ class Progress:
 
     def show(self, row: StudyRow, summary: Summary) -> None:
         """Show a look."""
+
+    def searching(self, row: StudyRow, summary: Summary) -> str:
+        """What proposes configurations, and which priorities it moves now."""
+        from tuner.service.entry import spec_of
+        from tuner.service.result import searching
+
+        if self._spec is None:
+            self._spec = spec_of(row)  # it does not change while it runs
+        states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED)
+        return searching(self._spec, sum(summary.count(state) for state in states))
 
     def best_so_far(self, row: StudyRow) -> tuple[Trial | None, list[float]]:
         """The best complete proposal, and the best value after each of them in the order they ended."""
@@ -118,6 +130,7 @@ class Lines(Progress):
             self._told = best.number
             line += f"; {'new best' if new_best else 'best'} {row.document['objective']['metric']} "
             line += f"{best.value:.6g} in trial {best.number}"
+        line += f"; searching {self.searching(row, summary)}"
         print(line, file=self._stream, flush=True)
 
 
@@ -147,8 +160,7 @@ class Panelled(Progress):
             told.append(f"  {'  '.join(others)}  trial {best.number}  ", style="not bold default")
             told.append(sparkline(history), style="cyan")
             table.add_row("best", told)
-        if stage := searching(row, summary):
-            table.add_row("searching", stage)
+        table.add_row("searching", self.searching(row, summary))
         left = self.seconds_left(row, summary)
         pace = f"{self.speed():.1f} epochs/s"
         if summary.confirming:
@@ -160,18 +172,6 @@ class Panelled(Progress):
         if failed:
             table.add_row("failed", Text(f"trial {failed[-1].number}: {failed[-1].outcome.reason}", style="red"))
         self._live.update(Panel(table, title=f"[bold]{row.name}", subtitle="Ctrl-C stops and saves"))
-
-
-def searching(row: StudyRow, summary: Summary) -> str | None:
-    """Which priorities the search moves now, in words; None for samplers that know no priorities."""
-    if row.document["search"]["sampler"] != "priority":
-        return None
-    from tuner.search.priority import open_priorities
-
-    parameters = row.document["space"]
-    priorities = {path: p["priority"] for path, p in parameters.items() if "priority" in p}
-    done = summary.count(TrialState.COMPLETE)
-    return open_priorities(priorities, list(parameters), done)
 
 
 def sparkline(values: list[float], width: int = 30) -> str:

@@ -13,12 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.cli.progress import duration
-from tuner.space import Choice, Space
+from tuner.space import Choice, Space, read_space
 from tuner.space.yaml import read_yaml
 from tuner.trial import Objective, Trial, TrialState
 
 if TYPE_CHECKING:
     from tuner.best import Best, Chosen
+    from tuner.insight import Importance
     from tuner.service.result import StudyResult
     from tuner.storage import StudyRow
 
@@ -28,6 +29,8 @@ LEADERS = 10
 def result_page(result: StudyResult) -> Group:
     """What a run ends with: how it went, the best config, where to look."""
     parts: list[Any] = [_headline(result)]
+    if result.reason and result.state == "complete":
+        parts.append(Text(result.reason, style="dim"))
     if result.best is None or result.chosen is None:
         parts.append(Text(f"No trial succeeded. {result.reason or ''} See: tuner show {result.study}", style="red"))
         return Group(*parts)
@@ -57,19 +60,23 @@ def studies_table(results: Sequence[StudyResult]) -> Table:
 
 def study_page(row: StudyRow, result: StudyResult, trials: Sequence[Trial]) -> Group:
     """A study: how it stands, its leaders, and the trials that came to nothing."""
-    objective = Objective(row.document["objective"]["metric"], row.document["objective"]["direction"])
+    from tuner.service.entry import space_changes, spec_of
+
+    spec = spec_of(row)
+    objective = spec.goal
     made = time.strftime("%Y-%m-%d %H:%M", time.localtime(row.created_at))
     parts: list[Any] = [
         _headline(result),
         Text(
-            f"{objective.direction} {objective.metric}; seed {row.seed}; sampler {row.document['search']['sampler']}; "
+            f"{objective.direction} {objective.metric}; seed {row.seed}; sampler {spec.sampler}; pruner {spec.pruner}; "
             f"begun {made}",
             style="dim",
         ),
     ]
     parts.append(Text(f"stated priorities: {_priorities(row.document['space'])}", style="dim"))
+    parts += [Text(f"space changed {change}", style="dim") for change in space_changes(row)]
     if result.reason:
-        parts.append(Text(result.reason, style="red"))
+        parts.append(Text(result.reason, style="red" if result.state == "failed" else "dim"))
     if result.best is not None and result.chosen is not None:
         parts.append(_best_line(result.best, result.chosen))
     from tuner.best import leading
@@ -82,6 +89,7 @@ def study_page(row: StudyRow, result: StudyResult, trials: Sequence[Trial]) -> G
             else ""
         )
         parts += [Text(f"\nLeaders{by}", style="bold"), _leaders_table(leaders, objective, row.document["space"])]
+    parts += _importance(row.document["space"], objective, trials)
     bad = [t for t in trials if t.result is not None and (t.result.infeasible or t.state is TrialState.FAILED)]
     if bad:
         table = Table("trial", "state", "reason", box=None, header_style="bold")
@@ -110,6 +118,42 @@ def _leaders_table(leaders: Sequence[Trial], objective: Objective, space: dict[s
     for index, trial in enumerate(leaders):
         told = [column[index] for column in values.values()]
         table.add_row(str(trial.number), _number(trial.score), str(trial.outcome.best_epoch), *told)
+    return table
+
+
+def _importance(space: dict[str, Any], objective: Objective, trials: Sequence[Trial]) -> list[Any]:
+    """The stated priorities beside the measured importance, or why there is nothing to measure yet."""
+    from tuner.insight import importance
+
+    read, _ = read_space(space)
+    if read is None or not read.parameters or not trials:
+        return []
+    found = importance(read, objective, trials)
+    if found.reason is not None:
+        return [Text(f"\nImportance is not measured: {found.reason}.", style="dim")]
+    agreements = (("PED-ANOVA", found.agreement_ped_anova), ("fANOVA", found.agreement_fanova))
+    told = ", ".join(f"{method} {value:.2f}" for method, value in agreements if value is not None)
+    parts: list[Any] = [Text("\nStated priority beside measured importance", style="bold"), importance_table(found)]
+    if told:
+        parts.append(Text(f"rank correlation with the stated order: {told} (1 the same order, -1 the reverse)"))
+    parts += [Text(sentence) for sentence in found.sentences]
+    kinds = ((found.complete, "complete"), (found.pruned, "pruned, with what would have become of them"))
+    counts = [f"{count} {kind}" for count, kind in (*kinds, (found.infeasible, "infeasible, as the worst")) if count]
+    bias = "A search looks most where it expects the best, so this is the importance among the trials it made."
+    parts.append(Text(f"from {found.trials} trials: {'; '.join(counts)}. {bias}", style="dim"))
+    return parts
+
+
+def importance_table(found: Importance) -> Table:
+    """One line a parameter, in the stated order."""
+    table = Table(box=None, header_style="bold")
+    for column in ("priority", "parameter", "PED-ANOVA", "fANOVA", ""):
+        table.add_column(column, justify="right" if column in ("priority", "PED-ANOVA", "fANOVA") else "left")
+    for p in found.parameters:
+        by_ped_anova = "–" if p.ped_anova is None else f"{p.ped_anova:.0%}"
+        by_fanova = "–" if p.fanova is None else f"{p.fanova:.0%}"
+        note = p.reason or ("beyond chance" if p.beyond_chance else "")
+        table.add_row("–" if p.priority is None else str(p.priority), p.name, by_ped_anova, by_fanova, note)
     return table
 
 
@@ -177,8 +221,8 @@ def _headline(result: StudyResult) -> Text:
 def _best_line(best: Best, chosen: Chosen) -> Text:
     others = [f"{name} {value:.4g}" for name, value in best.metrics.items() if name.startswith("val_")]
     text = Text("best: ", style="bold green")
-    text.append(f"{best.value:.6g} in trial {best.trial}", style="bold green")
-    text.append(f" ({', '.join(others)}){chosen.confirmed}", style="not bold default")
+    text.append(chosen.in_words, style="bold green")
+    text.append(f"\n      its own run: {', '.join(others)}", style="not bold default")
     return text
 
 

@@ -71,14 +71,17 @@ def run(
         )
     home = home or Home.from_environment()
     crew = Crew(home) if workers else None
+    inspect = crew.inspect if crew else _inspect_here
+    changes_space = any(path.partition(".")[0] == "space" for path, _ in overrides)
     if not resume:
-        spec = read_study(study, overrides, crew.inspect if crew else _inspect_here)
+        spec = read_study(study, overrides, inspect)
     with open_storage(home, create=not resume) as store:
         if resume:
-            spec = spec_of(store.study(str(study)), dict(_budgets(overrides)))
+            # Budgets alone leave nothing to inspect that was not inspected before.
+            spec = spec_of(store.study(str(study)), overrides, inspect if changes_space else None)
         for warning in spec.warnings():
             log.warning(warning)
-        enter(store, spec)
+        enter(store, spec, change_space=resume and changes_space)
         if crew is None:
             return _run_here(spec, store, home)
         return _run_crew(spec, store, home, crew, workers, watch)
@@ -88,11 +91,6 @@ def _inspect_here(document: Mapping[str, Any], space: Any) -> Any:
     from tuner.training import inspect
 
     return inspect(document, space)
-
-
-def _budgets(overrides: Sequence[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    for path, value in overrides:
-        yield path.removeprefix("search."), value
 
 
 def _run_here(spec: StudySpec, store: Store, home: Home) -> StudyResult:

@@ -1,8 +1,16 @@
 """The search: Optuna's samplers and pruners by name, and ours, asked for configurations and told results."""
 
 from tuner.search.copy import OptunaCopy, create_optuna_tables
-from tuner.search.priority import PrioritySampler
+from tuner.search.priority import PrioritySampler, open_priorities
 from tuner.search.search import Search
 from tuner.search.search_space import SearchSpace, search_space
 
-__all__ = ["OptunaCopy", "PrioritySampler", "Search", "SearchSpace", "create_optuna_tables", "search_space"]
+__all__ = [
+    "OptunaCopy",
+    "PrioritySampler",
+    "Search",
+    "SearchSpace",
+    "create_optuna_tables",
+    "open_priorities",
+    "search_space",
+]

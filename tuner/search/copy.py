@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import optuna
+from optuna.distributions import CategoricalDistribution
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
@@ -49,8 +50,15 @@ class OptunaCopy:
         self._study = optuna.create_study(
             storage=storage, study_name=name, direction=objective.direction, load_if_exists=True
         )
+        self._space = space
         self._distributions = {path: distribution(parameter) for path, parameter in space.parameters.items()}
-        self._copied = {t.user_attrs.get("tuner.trial") for t in self._study.get_trials(deepcopy=False)}
+        self._copied = set()
+        for known in self._study.get_trials(deepcopy=False):
+            self._copied.add(known.user_attrs.get("tuner.trial"))
+            for path, there in known.distributions.items():
+                # A choice whose values have changed is another parameter to Optuna.
+                if isinstance(there, CategoricalDistribution) and there != self._distributions.get(path, there):
+                    del self._distributions[path]
 
     def write(self, trials: Iterable[Trial]) -> None:
         """Copy the finished proposals of the search that are not there yet, by number."""
@@ -67,7 +75,8 @@ class OptunaCopy:
 
     def _frozen(self, trial: Trial) -> FrozenTrial:
         result = trial.outcome
-        params = {path: value for path, value in (trial.params or {}).items() if path in self._distributions}
+        inside, outside = self._space.divide(trial.params or {})
+        params = {path: value for path, value in inside.items() if path in self._distributions}
         infeasible = result.infeasible or (result.state is TrialState.PRUNED and result.value is None)
         state = {
             TrialState.COMPLETE: OptunaState.COMPLETE,
@@ -77,6 +86,8 @@ class OptunaCopy:
         attributes: dict[str, Any] = {"tuner.trial": trial.number, "seed": trial.seed, "epochs": result.epochs}
         if result.reason:
             attributes["reason"] = result.reason
+        if aside := outside | {path: value for path, value in inside.items() if path not in params}:
+            attributes["params outside Optuna's space"] = aside
         return FrozenTrial(
             number=-1,
             trial_id=-1,

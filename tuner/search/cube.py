@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +66,25 @@ class Axis:
         if isinstance(self.distribution, CategoricalDistribution):
             return (self.distribution.to_internal_repr(value) + 0.5) / len(self.distribution.choices)
         return float(np.clip(self._range.to_unit(value), 0.0, 1.0))
+
+    def beyond(self, value: Any) -> float | None:
+        """The coordinate of a value that the parameter cannot have any more; None if it has no place on this axis.
+
+        On the same scale, up to a whole range beyond an end; between the cells of its neighbours in an ordered choice;
+        and for a choice without order, away from all that is left.
+        """
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not self.ordered:
+            return 2.0 + zlib.crc32(repr(value).encode()) / 2**32
+        if not number:
+            return None
+        if isinstance(self.distribution, CategoricalDistribution):
+            below = [v for v in self.distribution.choices if isinstance(v, int | float) and v < value]
+            return len(below) / len(self.distribution.choices)
+        try:
+            return float(np.clip(self._range.to_unit(value), -1.0, 2.0))
+        except ValueError:  # no place on a logarithmic scale
+            return -1.0 if value < self._range.low else 2.0
 
     def from_unit(self, unit: float) -> Any:
         """The value at a coordinate."""
@@ -133,6 +153,7 @@ class Cube:
         self._conditions: list[
             tuple[int, int, Points]
         ] = []  # axis, the axis it waits for, the coordinates it waits for
+        self.rest = np.array(rest)
         self.rest = self.snap(np.array([rest]))[0]
         for name, when in (conditions or {}).items():
             for parent, values in when.items():
@@ -142,13 +163,18 @@ class Cube:
                     self._conditions.append((self.names.index(name), self.names.index(parent), at))
 
     def encode(self, configs: Sequence[Mapping[str, Any]]) -> Points:
-        """Configurations as points of shape (N, D); what they leave out, or cannot have any more, rests."""
+        """Configurations as points of shape (N, D).
+
+        What they leave out rests. A value from before the space was changed lies outside the cube.
+        """
         points = np.tile(self.rest, (len(configs), 1))
         for i, config in enumerate(configs):
             for j, axis in enumerate(self.axes):
                 value = config.get(axis.name)
-                if axis.name in config and axis.fits(value):
-                    points[i, j] = axis.to_unit(value)
+                if axis.name not in config:
+                    continue
+                at = axis.to_unit(value) if axis.fits(value) else axis.beyond(value)
+                points[i, j] = self.rest[j] if at is None else at
         return points
 
     def decode(self, point: NDArray[np.float64]) -> dict[str, Any]:
@@ -157,9 +183,14 @@ class Cube:
         at_default = self.has_default & (point == self.rest)  # exactly: there and back rounds the last digit
         return config | {self.names[j]: self._given[self.names[j]] for j in np.flatnonzero(at_default)}
 
+    def inside(self, points: Points) -> NDArray[np.bool_]:
+        """Which points lie in the cube, shape (N,): those from before the space was changed may not."""
+        return np.asarray(((points >= 0.0) & (points <= 1.0)).all(axis=1))
+
     def snap(self, points: Points) -> Points:
-        """Move points to the nearest values, on axes that have not a continuum of them; what does not apply rests."""
-        snapped = np.clip(points, 0.0, 1.0)
+        """Move points to the nearest values; what does not apply rests, and so does a choice that is no more."""
+        gone = ~self.ordered & (points > 1.0)
+        snapped = np.where(gone, self.rest, np.clip(points, 0.0, 1.0)) if gone.any() else np.clip(points, 0.0, 1.0)
         for j, (middles, edges) in enumerate(self._cells):
             if len(middles):
                 snapped[:, j] = middles[np.searchsorted(edges, snapped[:, j], side="right")]

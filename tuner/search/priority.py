@@ -17,13 +17,16 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.search.cube import Cube
-from tuner.search.proposal import SWEEP, Observed, Proposer, opening, thinned
+from tuner.search.proposal import Observed, Proposer, opening, thinned, width
 from tuner.search.search_space import distribution
 from tuner.space import Space
 from tuner.space.grammar import Range
 
 UNRANKED = 4
 """The priority of a parameter that states none: neither first nor last."""
+
+OUTSIDE = "tuner.outside"
+"""The user attribute of a trial that holds its values from before the space was changed, which Optuna would refuse."""
 
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -98,9 +101,8 @@ class PrioritySampler(BaseSampler):
             return {}
         proposer = self._proposer(search_space)
         rng = self._rng(trial)
-        first = proposer.first(self._number_of(trial), rng)
-        if first is not None:
-            return proposer.cube.decode(first)
+        if self._number_of(trial) == 0:
+            return proposer.cube.decode(proposer.first(rng))
         return proposer.cube.decode(proposer.propose(self._observed(study, trial, proposer.cube, rng), rng))
 
     def cohort(
@@ -136,15 +138,14 @@ class PrioritySampler(BaseSampler):
         number = self._number_of(trial)
         proposer = self._proposer({param_name: param_distribution})
         rng = np.random.default_rng([self._seed, number, *param_name.encode()])
-        first = proposer.first(number, rng)
         nothing = Observed(np.empty((0, 1)), np.empty(0), np.empty((0, 1)), 0)
-        return proposer.cube.decode(first if first is not None else proposer.propose(nothing, rng))[param_name]
+        point = proposer.first(rng) if number == 0 else proposer.propose(nothing, rng)
+        return proposer.cube.decode(point)[param_name]
 
     def _proposer(self, search_space: Mapping[str, BaseDistribution]) -> Proposer:
         cube = Cube(search_space, self._ranges, self.defaults, self.conditions)
         ranks = np.array([max(1, self.priorities.get(name, UNRANKED)) for name in cube.names], dtype=float)
-        with_default = [self.priorities.get(name, UNRANKED) for name in self.defaults]
-        return Proposer(cube, ranks, max(1, min(with_default)) if with_default else None)
+        return Proposer(cube, ranks)
 
     def _number_of(self, trial: FrozenTrial) -> int:
         return trial.number if self._number is None else self._number
@@ -156,15 +157,14 @@ class PrioritySampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial | None, cube: Cube, rng: np.random.Generator
     ) -> Observed:
         trials = study.get_trials(deepcopy=False)
-        finished = [t for t in trials if t.state in _FINISHED and t.params]
+        finished = [t for t in trials if t.state in _FINISHED and (t.params or OUTSIDE in t.user_attrs)]
         sign = 1.0 if study.directions[0] == optuna.study.StudyDirection.MINIMIZE else -1.0
         values = values_of(finished, sign)
         kept = thinned(values, rng)
         asking = None if trial is None else trial.number
         running = [t.params for t in trials if t.state is TrialState.RUNNING and t.params and t.number != asking]
-        return Observed(
-            cube.encode([finished[i].params for i in kept]), values[kept], cube.encode(running), len(finished)
-        )
+        params = [finished[i].params | finished[i].user_attrs.get(OUTSIDE, {}) for i in kept]
+        return Observed(cube.encode(params), values[kept], cube.encode(running), len(finished))
 
 
 def values_of(trials: Sequence[FrozenTrial], sign: float) -> NDArray[np.float64]:
@@ -206,16 +206,24 @@ def _extrapolated(last: float, grown: Sequence[tuple[float, float]]) -> float:
     return last + float(np.median([final - at for at, final in grown]))
 
 
+_WIDE_OPEN = 0.2
+
+
 def open_priorities(priorities: Mapping[str, int], names: Sequence[str], trials: int) -> str:
-    """In words, which priorities a proposal made after `trials` finished trials moves, and how often.
+    """In words, with which chance a proposal made after `trials` finished trials moves each priority, and how far.
+
+    How far is the deviation of a draw, as a share of the range. What seldom moves is told in one.
 
     Args:
         priorities: the stated priority by parameter.
         names: every parameter of the space.
         trials: finished trials.
     """
-    ranks = sorted({priorities.get(name, UNRANKED) for name in names})
-    if trials <= len(SWEEP) and 1 in ranks:
-        return "priority 1 around its default"
-    told = [f"{rank}: {float(opening(rank, trials)):.0%}" for rank in ranks]
-    return "each priority moves with chance " + ", ".join(told)
+    ranks = sorted({max(1, priorities.get(name, UNRANKED)) for name in names})
+    chances = {rank: float(opening(rank, trials)) for rank in ranks}
+    opened = [rank for rank in ranks if chances[rank] >= _WIDE_OPEN or rank == ranks[0]]
+    told = [f"{rank} at {chances[rank]:.0%} ±{float(width(rank, trials)):.2f}" for rank in opened]
+    if seldom := ranks[len(opened) :]:
+        several = f"{seldom[0]} to {seldom[-1]}" if len(seldom) > 1 else f"{seldom[0]}"
+        told.append(f"{several} at {chances[seldom[0]]:.0%}{' or less' * (len(seldom) > 1)}")
+    return "priority " + ", ".join(told)

@@ -1,11 +1,11 @@
 """What to try next: the stated priorities shape a Gaussian process and the candidates it chooses from.
 
-All happens in the unit cube (`cube.py`). The first points are the defaults, and the parameters of the first priority
-stepped up and down around theirs. From then on a Gaussian process, whose length scales are expected to be the shorter
-the higher a parameter's priority, picks the candidate of the largest expected improvement. Candidates are mutations of
-the best points, in which a parameter of priority r moves with a probability that falls with r and grows with the number
-of trials, and draws around the defaults and anywhere. So the learning rate moves first and Adam's ε last, and no door
-is ever closed (documented.md §1).
+All happens in the unit cube (`cube.py`). The first point is the defaults, the next few are small steps away from the
+best so far. From then on a Gaussian process, whose length scales are expected to be the shorter the higher a
+parameter's priority, picks the candidate of the largest expected improvement. Candidates are mutations of the best
+points, and draws around the defaults and anywhere. Always a parameter of priority r moves with a probability that falls
+with r and grows with the number of trials. So the learning rate moves first and Adam's ε last, and no door is ever
+closed (documented.md §1).
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from tuner.search.gaussian_process import GaussianProcess, Prior
 
 Array = NDArray[np.float64]
 
-SWEEP = (-1 / 6, 1 / 6, -1 / 3, 1 / 3)
-"""Where the parameters of the first priority are tried first, as steps from their defaults in the unit cube."""
-
 FEWEST = 4
-"""With fewer finished trials there is no model: proposals are drawn around the defaults."""
+"""With fewer finished trials there is no model: proposals are small steps away from the best so far."""
+
+FIRST_STEP = 0.15
+"""How far these steps go for a parameter of priority 1; one of priority r goes 1/√r of it."""
 
 MOST = 200
 """With more finished trials the model takes the best ones and a random choice of the others."""
@@ -42,10 +42,20 @@ _STEPS = (0.02, 0.05, 0.1, 0.2)
 """How far mutations go."""
 
 
-def opening(rank: NDArray[np.float64] | float, trials: int) -> NDArray[np.float64]:
+def opening(rank: Array | float, trials: int) -> Array:
     """The probability with which a parameter of this priority moves, after so many finished trials."""
-    moved: NDArray[np.float64] = np.clip(0.7 / np.asarray(rank) + trials / (60 * np.asarray(rank)), 0.04, 0.8)
+    moved: Array = np.clip(0.7 / np.asarray(rank) + trials / (60 * np.asarray(rank)), 0.04, 0.8)
     return moved
+
+
+def width(rank: Array | float, trials: int) -> Array:
+    """The deviation of draws of a parameter of this priority, as a share of its range, after so many trials.
+
+    Steps away from the best while there is no model, later draws around the default.
+    """
+    if trials < FEWEST:
+        return np.asarray(FIRST_STEP / np.sqrt(rank))
+    return np.minimum(0.5, 0.3 / np.sqrt(rank) * (1 + trials / 30))
 
 
 @dataclass(frozen=True)
@@ -71,25 +81,16 @@ class Proposer:
     Args:
         cube: the parameters as axes.
         ranks: the stated priority of each axis, at least 1, shape (D,).
-        first_rank: the priority that is swept first; by default the smallest number of an axis with a default.
     """
 
-    def __init__(self, cube: Cube, ranks: Array, first_rank: float | None = None) -> None:
+    def __init__(self, cube: Cube, ranks: Array) -> None:
         self.cube = cube
         self.ranks = ranks
-        known = ranks[cube.has_default]
-        self.first_rank = first_rank if first_rank is not None else float(known.min()) if len(known) else None
 
-    def first(self, number: int, rng: np.random.Generator) -> Array | None:
-        """The point of one of the first trials, or None when they are over (or no axis has a default to begin with)."""
-        known = self.cube.has_default
-        if number > len(SWEEP) or not known.any():
-            return None
-        point = np.where(known, self.cube.rest, rng.random(len(known)))
-        for j in np.flatnonzero(known & (self.ranks == self.first_rank)) if number > 0 else ():
-            point[j] = self._swept(int(j), number)
-        snapped: Array = self.cube.snap(point[None])[0]
-        return snapped
+    def first(self, rng: np.random.Generator) -> Array:
+        """The defaults, with a random value where there is none; shape (D,)."""
+        point: Array = self._at_rest(1, rng)[0]
+        return point
 
     def sweep(self, size: int, rng: np.random.Generator, shape: NDArray[np.bool_]) -> Points:
         """A first cohort, shape (size, D): the defaults, and the first priority swept over its whole range.
@@ -99,7 +100,9 @@ class Proposer:
         points = self._around_defaults(size, 0, rng)
         points = np.where(shape, self.cube.rest, points)
         points[0] = self.cube.rest
-        for j in np.flatnonzero(self.cube.has_default & (self.ranks == self.first_rank) & ~shape):
+        known = self.cube.has_default & ~shape
+        highest = self.ranks[known].min(initial=np.inf)
+        for j in np.flatnonzero(known & (self.ranks == highest)):
             steps = (np.arange(size - 1) + 0.5) / max(size - 1, 1)
             points[1:, j] = rng.permutation(steps)
         return self.cube.snap(points)
@@ -131,6 +134,7 @@ class Proposer:
     ) -> Points:
         trials = observed.trials
         best = observed.points[np.argsort(observed.values, kind="stable")[: min(5, 1 + trials // 5)]]
+        best = self.cube.snap(best)  # they may be from before the space was changed
         if trials < FEWEST:
             return self._unmodelled(best, observed, size, rng, shape)
         values = _standardised(observed.values)
@@ -141,7 +145,7 @@ class Proposer:
         chosen: list[Array] = []
         for _ in range(size):
             hold = self._holding(chosen, shape, self._untried(taken, shape if chosen else None, rng))
-            score = _log_improvement(model)
+            score = _log_improvement(model, self.cube.inside(model.points))
             candidates = self._new(hold(self._candidates(best, trials, rng)), taken)
             point = candidates[int(np.argmax(score(candidates)))]
             for step in (0.1, 0.05, 0.02):
@@ -161,13 +165,20 @@ class Proposer:
     def _unmodelled(
         self, best: Points, observed: Observed, size: int, rng: np.random.Generator, shape: NDArray[np.bool_] | None
     ) -> Points:
-        """Mutations of the best point, or of the defaults, while there is too little to learn from."""
+        """Small steps from the best point, or from the defaults, while there is too little to learn from.
+
+        Choices without order stay: a step to another value is no small one. What has no default is drawn anew.
+        """
         taken = np.concatenate([observed.points, observed.running])
+        chance = opening(self.ranks, observed.trials)
+        if self.cube.ordered.any():
+            chance = np.where(self.cube.ordered, chance, 0.0)
         chosen: list[Array] = []
         for _ in range(size):
             hold = self._holding(chosen, shape)
             bases = np.tile(best[0], (32, 1)) if len(best) else self._at_rest(32, rng)
-            drawn = self._new(hold(self._mutated(bases, opening(self.ranks, observed.trials), rng)), taken)
+            steps = self._mutated(bases, chance, rng, width(self.ranks, 0))
+            drawn = self._new(hold(np.where(self.cube.has_default, steps, rng.random(steps.shape))), taken)
             chosen.append(drawn[0])
             taken = np.concatenate([taken, drawn[:1]])
         return np.stack(chosen)
@@ -215,20 +226,21 @@ class Proposer:
         moved = self._mutated(leaders, opening(self.ranks, trials), rng)
         return np.concatenate([moved, self._around_defaults(around, trials, rng), anywhere])
 
-    def _mutated(self, points: Points, chance: Array, rng: np.random.Generator, step: float | None = None) -> Points:
-        """Points of which every axis has moved with its chance, at least one of them."""
+    def _mutated(
+        self, points: Points, chance: Array, rng: np.random.Generator, step: Array | float | None = None
+    ) -> Points:
+        """Points of which every axis has moved with its chance, at least one of them; by a drawn step or this one."""
         count, axes = points.shape
         moves = rng.random((count, axes)) < chance
         moves[np.arange(count), rng.choice(axes, size=count, p=chance / chance.sum())] = True
-        size = np.full((count, 1), step) if step is not None else rng.choice(_STEPS, size=(count, 1))
+        size = step if step is not None else rng.choice(_STEPS, size=(count, 1))
         near = _reflected(points + rng.normal(size=points.shape) * size)
         moved = np.where(self.cube.ordered, near, rng.random(points.shape))
         return self.cube.snap(np.where(moves, moved, points))
 
     def _around_defaults(self, count: int, trials: int, rng: np.random.Generator) -> Points:
         """Draws around the defaults, the wider the higher the priority and the more trials there are."""
-        width = np.minimum(0.5, 0.3 / np.sqrt(self.ranks) * (1 + trials / 30))
-        near = _reflected(self.cube.rest + rng.normal(size=(count, len(width))) * width)
+        near = _reflected(self.cube.rest + rng.normal(size=(count, len(self.ranks))) * width(self.ranks, trials))
         chance = np.where(self.cube.ordered, 1.0, opening(self.ranks, trials))
         moved = np.where(self.cube.ordered, near, rng.random(near.shape))
         drawn = np.where(rng.random(near.shape) < chance, moved, self.cube.rest)
@@ -238,16 +250,6 @@ class Proposer:
     def _at_rest(self, count: int, rng: np.random.Generator) -> Points:
         """The defaults, with random values where there are none."""
         return self.cube.snap(np.where(self.cube.has_default, self.cube.rest, rng.random((count, len(self.ranks)))))
-
-    def _swept(self, axis: int, number: int) -> float:
-        """A step from the default: four different values, wherever in its range it lies."""
-        start, step = float(self.cube.rest[axis]), SWEEP[number - 1]
-        if not self.cube.ordered[axis]:
-            cells = self.cube.axes[axis].cells
-            return (start + number / cells) % 1.0
-        if not 0 <= start + step <= 1:
-            step *= -1.5  # inwards, and not onto the step that goes there anyway
-        return float(_reflected(np.array([start + step]))[0])
 
     @staticmethod
     def _new(points: Points, taken: Points, *, keep: bool = True) -> Points:
@@ -295,9 +297,9 @@ def _standardised(values: Array) -> Array:
     return standard
 
 
-def _log_improvement(model: GaussianProcess) -> Callable[[Points], Array]:
-    """The logarithm of the expected improvement over the best that the model believes in."""
-    known, _ = model.predict(model.points)
+def _log_improvement(model: GaussianProcess, inside: NDArray[np.bool_]) -> Callable[[Points], Array]:
+    """The logarithm of the expected improvement over the best that the model believes in, of the points inside."""
+    known, _ = model.predict(model.points[inside] if inside.any() else model.points)
     best = float(known.min())
 
     def score(points: Points) -> Array:

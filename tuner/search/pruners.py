@@ -30,17 +30,12 @@ class NumberedHyperbandPruner(optuna.pruners.HyperbandPruner):
 
 
 PRUNERS: Mapping[str, Callable[[int], BasePruner]] = {
-    "auto": lambda epochs: _median(epochs),
     "none": lambda _: optuna.pruners.NopPruner(),
-    "median": lambda epochs: _median(epochs),
+    "median": lambda epochs: optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, epochs // 10)),
     "asha": lambda epochs: optuna.pruners.SuccessiveHalvingPruner(
         min_resource=max(1, epochs // 10), reduction_factor=2
     ),
     "hyperband": NumberedHyperbandPruner,
     "patience": lambda epochs: optuna.pruners.PatientPruner(None, patience=max(2, epochs // 10)),
 }
-"""By name: from the epochs of a whole trial to a pruner. `auto` is the median, the safe choice at any budget."""
-
-
-def _median(epochs: int) -> BasePruner:
-    return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, epochs // 10))
+"""By name: from the epochs of a whole trial to a pruner."""

@@ -11,13 +11,17 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState as OptunaState
 
+from tuner.search.priority import OUTSIDE
 from tuner.search.pruners import PRUNERS, NumberedHyperbandPruner
 from tuner.search.samplers import SAMPLERS
 from tuner.search.search_space import bend, distribution, straight_distribution, straighten
 from tuner.space import Space
-from tuner.trial import Objective, Trial, TrialState
+from tuner.trial import Objective, Trial, TrialState, trial_seed
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+_FEW = 2000
+"""A space of at most so many configurations is finite to the search: it can be exhausted."""
 
 _ATTEMPTS = 10
 _ANOTHER = 10_007
@@ -46,7 +50,7 @@ class Search:
         self._seed = seed
         # The priority sampler knows log_complement scales itself; Optuna's get them straightened.
         self._straight = sampler != "priority"
-        self._penalise = sampler in ("gp", "cmaes")  # they do not learn from pruned trials
+        self._whole = sampler in ("gp", "cmaes")  # they learn only from complete trials that have every parameter
         self._distributions: dict[str, BaseDistribution] = {
             path: (straight_distribution if self._straight else distribution)(parameter)
             for path, parameter in space.parameters.items()
@@ -59,14 +63,39 @@ class Search:
         self._asked: dict[int, optuna.Trial] = {}  # by our number: running trials, whoever runs them
         self._done: set[int] = set()
         self._tried: set[str] = set()
+        self._all = space.configurations(_FEW)
+
+    @property
+    def finite(self) -> bool:
+        """Whether the space has so few configurations that all of them could be tried."""
+        return self._all is not None
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every configuration of the space has been tried, or is being tried."""
+        return self._all is not None and not self._untried()
+
+    def _untried(self) -> list[dict[str, Any]]:
+        return [params for params in self._all or [] if _identity(params) not in self._tried]
 
     def propose(self, number: int) -> dict[str, Any]:
-        """Propose the values of trial `number`, only those of parameters that apply; if it can, ones not tried yet."""
+        """Propose the values of trial `number`, only those of parameters that apply, and none tried before.
+
+        Of a space that is exhausted it proposes one again.
+        """
+        if number in self._asked:  # somebody else was faster with the same values
+            self._forget(number)
         for attempt in range(_ATTEMPTS):
             trial, params = self._ask(number, number + attempt * _ANOTHER)
-            if _identity(params) not in self._tried or attempt == _ATTEMPTS - 1:
+            if _identity(params) not in self._tried:
                 break
-            self._study.tell(trial, state=OptunaState.FAIL)
+            if attempt == _ATTEMPTS - 1 and (left := self._untried()):
+                self._study.tell(trial, state=OptunaState.FAIL)
+                self._will_be(number)
+                self._study.enqueue_trial(self._straightened(left[trial_seed(self._seed, number) % len(left)]))
+                trial, params = self._ask(number, number)
+            elif attempt < _ATTEMPTS - 1:
+                self._study.tell(trial, state=OptunaState.FAIL)
         self._asked[number] = trial
         self._tried.add(_identity(params))
         return params
@@ -98,6 +127,8 @@ class Search:
             if trial.number in self._done or trial.params is None or trial.confirms is not None:
                 continue
             self._tried.add(_identity(trial.params))
+            if self._whole and self.space.divide(trial.params)[1]:
+                continue
             if trial.state is TrialState.RUNNING:
                 self._follow(trial)
             elif trial.state.finished:
@@ -114,8 +145,7 @@ class Search:
         """Bring the copy of a trial up to its latest report, asking the pruner at each as the trial's worker did."""
         if trial.number not in self._asked:
             self._will_be(trial.number)
-            params, distributions = self._coordinates(trial)
-            frozen = optuna.trial.create_trial(state=OptunaState.RUNNING, params=params, distributions=distributions)
+            frozen = optuna.trial.create_trial(state=OptunaState.RUNNING, **self._coordinates(trial))
             identity = self._study._storage.create_new_trial(self._study._study_id, template_trial=frozen)
             self._asked[trial.number] = optuna.Trial(self._study, identity)
         following = self._asked[trial.number]
@@ -133,7 +163,7 @@ class Search:
         state, value = OptunaState.PRUNED, None
         if result.state is TrialState.COMPLETE:
             state, value = OptunaState.COMPLETE, result.value
-        elif self._penalise and (worst := self._worst_value()) is not None:
+        elif self._whole and (worst := self._worst_value()) is not None:
             state, value = OptunaState.COMPLETE, worst if bad or result.value is None else result.value
         self._follow(trial)
         if not bad:
@@ -141,10 +171,13 @@ class Search:
             return
         self._forget(trial.number)
         self._will_be(trial.number)
-        params, distributions = self._coordinates(trial)
-        self._study.add_trial(
-            optuna.trial.create_trial(state=state, value=value, params=params, distributions=distributions)
-        )
+        self._study.add_trial(optuna.trial.create_trial(state=state, value=value, **self._coordinates(trial)))
+
+    def _straightened(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Values as the sampler has them."""
+        if not self._straight:
+            return dict(params)
+        return {path: straighten(self.space.parameters[path], value) for path, value in params.items()}
 
     def _forget(self, number: int) -> None:
         """End the copy of a running trial; FAIL is what samplers and pruners ignore."""
@@ -154,12 +187,12 @@ class Search:
         values = [t.value for t in self._study.get_trials(deepcopy=False, states=(OptunaState.COMPLETE,))]
         return max((v for v in values if v is not None), key=self.objective.key, default=None)
 
-    def _coordinates(self, trial: Trial) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
-        """A trial's values, and their distributions, as the study in memory has them."""
-        params = {path: value for path, value in (trial.params or {}).items() if path in self.space.parameters}
-        if self._straight:
-            params = {path: straighten(self.space.parameters[path], value) for path, value in params.items()}
-        return params, {path: self._distributions[path] for path in params}
+    def _coordinates(self, trial: Trial) -> dict[str, Any]:
+        """A trial's values as the study in memory has them; those that the space has no more stand aside."""
+        params, outside = self.space.divide(trial.params or {})
+        params = self._straightened(params)
+        distributions = {path: self._distributions[path] for path in params}
+        return {"params": params, "distributions": distributions, "user_attrs": {OUTSIDE: outside} if outside else {}}
 
 
 def _identity(params: Mapping[str, Any]) -> str:

@@ -16,8 +16,9 @@ from tuner.best import Chosen, choose
 from tuner.errors import StorageUnavailable, TrackingRefused
 from tuner.home import Home, shown
 from tuner.search import OptunaCopy
-from tuner.service.entry import spec_of
+from tuner.service.entry import space_changes, spec_of
 from tuner.service.identity import gone, identity
+from tuner.service.result import searching
 from tuner.space.yaml import write_yaml
 from tuner.spec import StudySpec
 from tuner.storage import COMPLETE, FAILED, Database, Store, StudyRow, Summary, share_safely
@@ -118,6 +119,7 @@ class Route:
         self._tracker: MLflowTracker | None = None
         self._told_progress: set[int] = set()
         self._told_facts = False
+        self._told_open = ""
 
     def go(self, *, last: bool) -> None:
         """Bring what is new; on the `last` round also how the study stands."""
@@ -144,7 +146,7 @@ class Route:
         try:
             for item in self._store.untracked(self._row.id):
                 try:
-                    run = tracker.write(item.trial, item.reports, item.run_id)
+                    run = tracker.write(item.trial, item.reports, item.run_id, self._proposed_how(item.trial))
                 except TrackingRefused as error:
                     log.warning("trial %d is not in MLflow: %s", item.trial.number, error)
                     run = item.run_id
@@ -154,6 +156,7 @@ class Route:
                 self._store.mark_tracked(self._row.id, sent)
         tracker.progress(self._new_progress())
         self._tell_facts(tracker)
+        self._tell_what_is_open(tracker)
         if last:
             self._tell_how_it_stands(tracker)
 
@@ -163,7 +166,7 @@ class Route:
         spec, row = self._spec, self._row
         uid = row.tracked.get("uid")
         tracker = MLflowTracker(self._home.tracking, self._home.artifacts, spec.study, spec.goal, uid)
-        tags = {"mlflow.source.name": "tuner", "tuner.sampler": spec.search.sampler, "tuner.pruner": spec.search.pruner}
+        tags = {"mlflow.source.name": "tuner", "tuner.sampler": str(spec.sampler), "tuner.pruner": str(spec.pruner)}
         params = {
             "model": spec.model.class_path,
             "data": spec.data.class_path if spec.data else "",
@@ -171,11 +174,14 @@ class Route:
             "seed_everything": spec.seed_everything,
         }
         run = tracker.open(tags, params, row.tracked.get("run_id"))
-        if row.tracked.get("run_id") != run:
+        changes = space_changes(row)
+        if row.tracked.get("run_id") != run or row.tracked.get("space_changes", 0) != len(changes):
             tracker.attach(
                 {"study.yaml": write_yaml(spec.document()), "space.yaml": write_yaml(spec.searched.document())}
             )
-            self._store.set_tracked(row.id, {**row.tracked, "run_id": run})
+            if changes:
+                tracker.tag({"tuner.space_changes": "\n".join(changes)})
+            self._store.set_tracked(row.id, {**row.tracked, "run_id": run, "space_changes": len(changes)})
             self._row = self._store.study(row.name)
         self._tracker = tracker
         return tracker
@@ -194,9 +200,26 @@ class Route:
         tracker.tag(tags)
         self._told_facts = True
 
+    def _proposed_how(self, trial: Trial) -> dict[str, str]:
+        """What moved in the proposals of the time when this trial was made; nothing for confirming runs."""
+        if trial.confirms is not None or trial.started is None:
+            return {}
+        before = sum(t.finished is not None and t.finished <= trial.started for t in self._proposals())
+        return {"tuner.searching": searching(self._spec, before)}
+
+    def _tell_what_is_open(self, tracker: MLflowTracker) -> None:
+        """Tag the parent run with what moves in the next proposals."""
+        told = searching(self._spec, sum(t.state.finished for t in self._proposals()))
+        if told != self._told_open:
+            tracker.tag({"tuner.searching": told})
+            self._told_open = told
+
+    def _proposals(self) -> list[Trial]:
+        return [trial for trial in self._trials.values() if trial.confirms is None]
+
     def _new_progress(self) -> list[tuple[int, float, float]]:
         """The best value so far, at each complete proposal that it has not been told for."""
-        complete = [t for t in self._trials.values() if t.confirms is None and t.state is TrialState.COMPLETE]
+        complete = [t for t in self._proposals() if t.state is TrialState.COMPLETE]
         new, best = [], self._spec.goal.worst
         for trial in sorted(complete, key=lambda t: (t.finished or 0.0, t.number)):
             best = trial.score if self._spec.goal.better(trial.score, best) else best
@@ -232,7 +255,7 @@ def note(row: StudyRow, summary: Summary, chosen: Chosen | None, spec: StudySpec
         return f"**{row.name}** ({row.state}): {goal}; no trial has succeeded. {row.reason or ''}\n\nCost: {cost}."
     lines = [
         f"**{row.name}** ({row.state}): {goal}",
-        f"**Best: {chosen.trial.value:.6g}** in trial {chosen.trial.number}{chosen.confirmed}",
+        f"**Best: {chosen.in_words}**",
         "| hyperparameter | best |\n|---|---|\n"
         + "\n".join(f"| `{name}` | {value} |" for name, value in (chosen.trial.params or {}).items()),
         f"Cost: {cost}. The complete configuration is the artifact `best.yaml`; `tuner best {row.name}` prints it.",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from tuner.errors import StorageUnavailable, StudyChanged, StudyNotFound
+from tuner.errors import Problem, SpecError, StorageUnavailable, StudyChanged, StudyNotFound
 from tuner.home import Home, shown
-from tuner.spec import StudySpec, difference, read_study
+from tuner.spec import BUDGETS, Inspect, StudySpec, difference, read_study
 from tuner.storage import FAILED, Database, Store, StudyRow, initialise, is_current
 
 
@@ -44,10 +44,11 @@ def _create_optuna_tables(url: str) -> None:
     create_optuna_tables(url)
 
 
-def enter(store: Store, spec: StudySpec) -> StudyRow:
+def enter(store: Store, spec: StudySpec, *, change_space: bool = False) -> StudyRow:
     """Create the study, or set the stored one of this name running again.
 
     A study that was given up tries its failed trials again. Budgets may differ from what is stored, and then apply.
+    So may the space if `change_space` says so: the change is recorded, and earlier trials still inform the search.
     Anything else may not: half of the trials would answer another question than the other half. (While no trial has
     succeeded, the new study simply replaces the old.)
 
@@ -59,14 +60,17 @@ def enter(store: Store, spec: StudySpec) -> StudyRow:
     if stored is None:
         return store.create(spec.study, document, spec.seed_everything)
     changes = difference(stored.document, document)
-    if changes and not store.replace(stored.id, document, spec.seed_everything):
+    if changes and change_space and all(path.startswith("space.") for path, _, _ in changes):
+        _record(store, stored, changes)
+    elif changes and not store.replace(stored.id, document, spec.seed_everything):
         lines = [f"  {path}: {_shown(old)} → {_shown(new)}" for path, old, new in changes]
         raise StudyChanged(
             "\n".join(
                 [
                     f"study {spec.study!r} is stored with other settings (stored → given):",
                     *lines,
-                    f"Undo the change to go on with it, or start another: --set study={spec.study}-2.",
+                    f"Undo the change to go on with it, or start another: --set study={spec.study}-2. "
+                    f"A space is narrowed or widened with: tuner resume {spec.study} --set space.PATH=VALUE",
                 ]
             )
         )
@@ -76,10 +80,40 @@ def enter(store: Store, spec: StudySpec) -> StudyRow:
     return store.study(spec.study)
 
 
-def spec_of(row: StudyRow, budgets: Mapping[str, Any] | None = None) -> StudySpec:
-    """The spec of a stored study, with other budgets if given (`trials`, `time`, …)."""
-    overrides = [(f"search.{key}", value) for key, value in (budgets or {}).items()]
-    return read_study(row.document, overrides)
+def _record(store: Store, row: StudyRow, changes: Sequence[tuple[str, Any, Any]]) -> None:
+    """Remember that the space is another one from the next trial on."""
+    trials = sum(trial.confirms is None for trial in store.trials(row.id))
+    told = [f"{path.removeprefix('space.')}: {_shown(old)} → {_shown(new)}" for path, old, new in changes]
+    known = row.facts.get("space_changes", [])
+    store.add_facts(row.id, {"space_changes": [*known, {"after_trials": trials, "changes": told}]})
+
+
+def space_changes(row: StudyRow) -> list[str]:
+    """In words, how the space was changed while the study went on."""
+    return [
+        f"after {change['after_trials']} trials: {'; '.join(change['changes'])}"
+        for change in row.facts.get("space_changes", [])
+    ]
+
+
+def spec_of(row: StudyRow, overrides: Sequence[tuple[str, Any]] = (), inspect: Inspect | None = None) -> StudySpec:
+    """The spec of a stored study, with other budgets and another space if given.
+
+    Args:
+        row: the stored study.
+        overrides: values by path: `search.trials`, `space.model.learning_rate.float.high`, …
+        inspect: checks a changed space against the classes.
+
+    Raises:
+        SpecError: the changed study has problems, or more than budgets and space would change.
+    """
+    budgets = {f"search.{key}" for key in BUDGETS}
+    wrong = [path for path, _ in overrides if path not in budgets and path.partition(".")[0] != "space"]
+    if wrong:
+        allowed = f"A study that goes on may change its space and {', '.join(sorted(budgets))}."
+        hint = f"{allowed} For another study: tuner run … --set study={row.name}-2."
+        raise SpecError(f"tuner resume {row.name}", [Problem(f"--set {path}", hint) for path in wrong])
+    return read_study(row.document, overrides, inspect)
 
 
 def _shown(value: Any) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from tuner.best import Best, Chosen, choose
 from tuner.errors import NoBest
 from tuner.home import Home, shown
+from tuner.spec import StudySpec
 from tuner.storage import Store
 from tuner.trial import Objective, Trial, TrialState
 
@@ -88,6 +89,15 @@ def result_of(store: Store, name: str, home: Home, trials: list[Trial] | None = 
         tracking_uri=shown(home.tracking),
         storage=shown(home.storage),
     )
+
+
+def searching(spec: StudySpec, trials: int) -> str:
+    """In words, what proposes configurations, and which priorities it moves after so many finished trials."""
+    if spec.sampler.name != "priority":
+        return str(spec.sampler)
+    from tuner.search import open_priorities  # with Optuna, which those who only read results need not load
+
+    return open_priorities(spec.searched.priorities, list(spec.searched.parameters), trials)
 
 
 def best_of(store: Store, name: str, home: Home) -> Best:

@@ -63,6 +63,11 @@ class FloatRange(Strict):
         return -math.log1p(-value) if self.scale == "log_complement" else value
 
     @property
+    def listed(self) -> list[Any] | None:
+        """None: it cannot be listed."""
+        return None
+
+    @property
     def middle(self) -> float:
         """The value searched around when the space states no default."""
         return self.from_unit(0.5)
@@ -118,6 +123,12 @@ class IntRange(Strict):
         return (math.log(low), math.log(high)) if self.scale == "log" else (low, high)
 
     @property
+    def listed(self) -> list[Any] | None:
+        """All values, or None if there are more than a thousand."""
+        values = range(self.low, self.high + 1, self.step)
+        return list(values) if len(values) <= 1000 else None
+
+    @property
     def middle(self) -> int:
         """The value searched around when the space states no default."""
         return self.from_unit(0.5)
@@ -150,6 +161,11 @@ class Choice(Strict):
     def contains(self, value: Any) -> bool:
         """Whether `value` is one of the values, of the same type."""
         return any(value == v and isinstance(value, bool) == isinstance(v, bool) for v in self.values)
+
+    @property
+    def listed(self) -> list[Any] | None:
+        """All values."""
+        return list(self.values)
 
     @property
     def ordered(self) -> bool:

@@ -52,6 +52,26 @@ class Space:
             parent in params and params[parent] in values for parent, values in self.parameters[path].when.items()
         )
 
+    def configurations(self, most: int) -> list[dict[str, Any]] | None:
+        """Every configuration, without what does not apply in it; None if there are more than `most`."""
+        found: list[dict[str, Any]] = [{}]
+        for path, parameter in self.parameters.items():
+            values = parameter.range.listed
+            if values is None or len(found) > most:
+                return None
+            found = [
+                params | extra
+                for params in found
+                for extra in ([{path: value} for value in values] if self.active(path, params) else [{}])
+            ]
+        return found if len(found) <= most else None
+
+    def divide(self, params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The values that the space still has, and those outside it, of a trial from before it was changed."""
+        known = {path: value for path, value in params.items() if path in self.parameters}
+        inside = {path: value for path, value in known.items() if self.parameters[path].range.contains(value)}
+        return inside, {path: value for path, value in known.items() if path not in inside}
+
     def default_params(self) -> dict[str, Scalar]:
         """The default configuration, without the parameters that do not apply in it."""
         params: dict[str, Scalar] = {}

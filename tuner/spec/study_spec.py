@@ -11,11 +11,12 @@ from pydantic import BeforeValidator, Field, PrivateAttr, field_validator
 
 from tuner.space import Space
 from tuner.space.grammar import Strict
+from tuner.spec.automatic import MOST_PARAMETERS, MOST_TRIALS, Picked, pick_pruner, pick_sampler
 from tuner.trial import Direction, Objective
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
-Sampler = Literal["priority", "tpe", "gp", "random", "grid", "cmaes", "qmc"]
+Sampler = Literal["auto", "priority", "tpe", "gp", "random", "grid", "cmaes", "qmc"]
 Pruner = Literal["auto", "none", "median", "asha", "hyperband", "patience"]
 
 
@@ -51,8 +52,8 @@ class SearchSpec(Strict):
     """How to search, and the budgets; whichever is spent first ends the search.
 
     Attributes:
-        sampler: what proposes configurations.
-        pruner: what stops trials that others have overtaken.
+        sampler: what proposes configurations; `auto` picks by budget and space.
+        pruner: what stops trials that others have overtaken; `auto` picks by budget.
         trials: how many configurations are tried.
         epochs: training epochs over all trials.
         time: wall-clock seconds of the whole study; with `confirm`, its last fifth is kept for confirming.
@@ -146,6 +147,18 @@ class StudySpec(Strict):
         return epochs if isinstance(epochs, int) and epochs > 0 else 1000
 
     @property
+    def sampler(self) -> Picked:
+        """What proposes configurations, and why where that is left to us."""
+        named = self.search.sampler
+        return pick_sampler(self.searched, self.search.trials) if named == "auto" else Picked(named)
+
+    @property
+    def pruner(self) -> Picked:
+        """What stops trials that others have overtaken, and why where that is left to us."""
+        named = self.search.pruner
+        return pick_pruner(self.max_epochs, self.search.trials) if named == "auto" else Picked(named)
+
+    @property
     def patience(self) -> int | None:
         """Epochs without improvement after which a trial stops early."""
         if self.search.patience == "auto":
@@ -163,6 +176,13 @@ class StudySpec(Strict):
         told = list(self._noticed)
         if isinstance(self.search.cohort, int) and self.search.cohort > 1:
             told.append("search.cohort has no effect in this version: every trial is trained alone.")
+        if self.search.sampler == "priority":
+            trials, parameters = self.search.trials or 0, len(self.searched.parameters)
+            if trials > MOST_TRIALS or parameters > MOST_PARAMETERS:
+                told.append(
+                    f"search.sampler: priority models up to {MOST_PARAMETERS} parameters and {MOST_TRIALS} trials "
+                    f"well, and here are {parameters} and {trials}. auto would take tpe."
+                )
         if self.search.time is None and self.search.trials is None and self.search.epochs is None:
             told.append("search has no budget (trials, epochs or time): the study runs until it is stopped.")
         return told

@@ -71,10 +71,31 @@ class Queue:
             session.flush()
             return Lease(to_trial(trial, {}), study_id, trial.id, trial.token)
 
-    def propose(self, lease: Lease, params: Mapping[str, Any]) -> None:
-        """Write the values that the search proposes for a trial."""
+    def propose(self, lease: Lease, params: Mapping[str, Any]) -> bool:
+        """Write the values that the search proposes for a trial; False if another that runs has just got the same."""
         with self.database.write() as session:
+            session.get_one(StudyTable, lease.study_id, with_for_update=True)
+            others = session.scalars(
+                sa.select(TrialTable.params).where(
+                    TrialTable.study_id == lease.study_id,
+                    TrialTable.state == TrialState.RUNNING,
+                    TrialTable.confirms.is_(None),
+                    TrialTable.id != lease.trial_id,
+                )
+            )
+            if any(other == params for other in others):
+                return False
             self._fenced(session, lease, params=dict(params))
+            return True
+
+    def withdraw(self, lease: Lease) -> None:
+        """Take back a trial for which there is nothing left to propose, as if it had never been opened."""
+        with self.database.write() as session:
+            session.execute(
+                sa.delete(TrialTable).where(
+                    TrialTable.id == lease.trial_id, TrialTable.token == lease.token, TrialTable.params.is_(None)
+                )
+            )
 
     def report(self, lease: Lease, report: Report) -> bool:
         """Write what a trial says after an epoch; the answer says whether the study still runs.

@@ -91,15 +91,15 @@ class Studies:
         """Say where the study stands."""
         self._update_study(study_id, state=state, reason=reason)
 
-    def complete(self, study_id: int) -> None:
-        """Call a running study complete, if nothing of it is waiting or running any more."""
+    def complete(self, study_id: int, reason: str | None = None) -> None:
+        """Call a running study complete, if nothing of it is waiting or running any more; `reason` if it is early."""
         with self.database.write() as session:
             session.get_one(StudyTable, study_id, with_for_update=True)
             if unfinished(session, study_id) == Unfinished(0, 0):
                 session.execute(
                     sa.update(StudyTable)
                     .where(StudyTable.id == study_id, StudyTable.state == RUNNING)
-                    .values(state=COMPLETE)
+                    .values(state=COMPLETE, reason=reason)
                 )
 
     def add_facts(self, study_id: int, facts: Mapping[str, Any]) -> None:

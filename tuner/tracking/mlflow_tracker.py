@@ -87,7 +87,13 @@ class MLflowTracker:
                 self._tokens[run.info.run_id] = run.data.tags[TOKEN]
             return parent
 
-    def write(self, trial: Trial, reports: Sequence[TrackedReport], known_run: str | None) -> str | None:
+    def write(
+        self,
+        trial: Trial,
+        reports: Sequence[TrackedReport],
+        known_run: str | None,
+        extra_tags: Mapping[str, str] | None = None,
+    ) -> str | None:
         """Bring one trial up to date; return its run's id, or None when it has none.
 
         A trial that went back to the queue is KILLED until somebody takes it again; then it gets a new run, because
@@ -116,7 +122,7 @@ class MLflowTracker:
                 for name, value in values.items()
                 if value is not None and math.isfinite(value)
             ]
-            tags = {"tuner.state": trial.state.value}
+            tags = {**(extra_tags or {}), "tuner.state": trial.state.value}
             if trial.attempt > 1:
                 tags["tuner.attempts"] = str(trial.attempt)
             if trial.result is not None:
