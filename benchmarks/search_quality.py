@@ -8,6 +8,7 @@ by line, and what is there is not trained again.
 
     python benchmarks/search_quality.py                  # four tasks, 16 seeds, 50 trials: hours on two cores
     python benchmarks/search_quality.py --tasks mlp-digits --methods tpe priority --seeds 4
+    python benchmarks/search_quality.py --report         # trains nothing: the tables of what is kept
     python benchmarks/search_quality.py --quick          # one task, two seeds, 8 trials, nothing kept
 """
 
@@ -284,6 +285,10 @@ METHODS: dict[str, Callable[..., None]] = {
 }
 
 
+HALF = ("reversed", "shifted")
+"""They are compared with random at 25 trials, so that is what they get."""
+
+
 def job(asked: tuple[str, str, int, int]) -> dict[str, Any]:
     """One study: the losses of its trials in their order."""
     task_name, method, seed, trials = asked
@@ -316,16 +321,50 @@ def _short(values: list[float]) -> list[float]:
     return [float(f"{value:.5g}") for value in values]
 
 
+# ---- waste ---------------------------------------------------------------------------------------------------------
+
+
+def wasted(method: str, seed: int, trials: int) -> int:
+    """Trials out of so many that run into a memory wall or a NaN region of the digits space; nothing is trained.
+
+    Out of memory: more than 12,000 weights times samples of a batch (about a quarter of the space). NaN: learning rates
+    above 0.6 without a normaliser, above 1.5 with one. Beyond that the loss falls with width, up to the wall.
+    """
+    space = spaces(TASKS["mlp-digits"])["stated"]
+    search = Search(space, Objective("val_loss"), method, "none", seed, 10)
+    bad = 0
+    for number in range(trials):
+        params = search.propose(number)
+        weights = params["model.hidden_units"] * (64 + params["model.hidden_units"] * params["model.depth"])
+        memory = weights * params["data.batch_size"] > 400_000
+        rate = params["model.learning_rate"]
+        diverges = rate > (0.6 if params["model.norm"] == "none" else 1.5)
+        bad += memory or diverges
+        value = np.inf if memory or diverges else abs(np.log(rate / 0.5)) + 100 / params["model.hidden_units"]
+        search.see([finished(number, params, float(value))])
+    return bad
+
+
 # ---- figures -------------------------------------------------------------------------------------------------------
 
+Curves = dict[int, np.ndarray]
+"""By seed: a logarithm by trial."""
 
-def curves(rows: list[dict[str, Any]], task: str, method: str) -> dict[int, np.ndarray]:
-    """By seed: log of the best validation loss so far, by trial."""
-    return {
-        row["seed"]: np.minimum.accumulate(np.log(np.maximum(np.nan_to_num(row["val"], nan=1e3, posinf=1e3), 1e-9)))
-        for row in rows
-        if (row["task"], row["method"]) == (task, method)
-    }
+
+def curves(rows: list[dict[str, Any]], task: str, method: str) -> tuple[Curves, Curves]:
+    """Log of the best validation loss so far, and log of the test loss of that trial, by trial."""
+    best, tested = {}, {}
+    for row in rows:
+        if (row["task"], row["method"]) == (task, method):
+            values, tests = (_log(row[key]) for key in ("val", "test"))
+            best[row["seed"]] = np.minimum.accumulate(values)
+            leader = [int(np.argmin(values[: i + 1])) for i in range(len(values))]
+            tested[row["seed"]] = tests[leader]
+    return best, tested
+
+
+def _log(losses: list[float]) -> np.ndarray:
+    return np.log(np.clip(np.nan_to_num(np.array(losses, dtype=float), nan=1e3, posinf=1e3), 1e-9, 1e3))
 
 
 def interval(differences: np.ndarray) -> tuple[float, float, float]:
@@ -335,42 +374,76 @@ def interval(differences: np.ndarray) -> tuple[float, float, float]:
     return float(differences.mean()), float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
 
 
-def report(rows: list[dict[str, Any]], trials: int) -> dict[str, float]:
+def difference(own: Curves, other: Curves, trials: int) -> np.ndarray | None:
+    """By seed, how much lower or higher one is than the other after so many trials; None if either was not run."""
+    seeds = [s for s in sorted(own.keys() & other.keys()) if min(len(own[s]), len(other[s])) >= trials]
+    return np.array([own[s][trials - 1] - other[s][trials - 1] for s in seeds]) if seeds else None
+
+
+def report(rows: list[dict[str, Any]], trials: int) -> dict[str, Any]:
     """Print the tables; the figures are geometric means over the tasks."""
     tasks = [task for task in TASKS if any(row["task"] == task for row in rows)]
     methods = [method for method in METHODS if any(row["method"] == method for row in rows)]
     budgets = [b for b in BUDGETS if b <= trials] or [trials]
     needed: dict[str, list[float]] = {method: [] for method in methods}
     won: dict[str, list[float]] = {method: [] for method in methods}
+    worse: dict[str, list[str]] = {"than the best": [], "reversed than random": [], "shifted than random": []}
     for task in tasks:
-        tpe = curves(rows, task, "tpe")
-        print(f"\n{task}: log of the best validation loss minus TPE's, mean [95 %], (share of seeds that beat TPE)")
+        found = {method: curves(rows, task, method) for method in methods}
+        if "tpe" not in found:
+            continue
+        tpe, tpe_tested = found["tpe"]
+        print(f"\n{task}: log loss minus TPE's, mean [95 %] (share of seeds below TPE), {len(tpe)} seeds")
         for method in methods:
-            own = curves(rows, task, method)
-            seeds = sorted(tpe.keys() & own.keys())
-            if not seeds:
-                continue
-            told = []
-            for budget in budgets:
-                at = min(budget, min(len(own[s]) for s in seeds)) - 1
-                differences = np.array([own[s][at] - tpe[s][budget - 1] for s in seeds])
-                mean, low, high = interval(differences)
-                told.append(f"{budget}: {mean:+.3f} [{low:+.2f}, {high:+.2f}] ({(differences < 0).mean():.2f})")
-                if budget == budgets[0]:
-                    won[method].append(float((differences < 0).mean()))
-            reached = reaches(own, tpe, seeds)
-            needed[method].append(reached)
-            print(f"  {method:<9} {'  '.join(told)}  reaches TPE's end after {reached:.0f}")
-    figures = {}
+            own, tested = found[method]
+            for what, mine, its in (("val", own, tpe), ("test", tested, tpe_tested)):
+                told = []
+                for budget in budgets:
+                    differences = difference(mine, its, budget)
+                    if differences is None:
+                        continue
+                    mean, low, high = interval(differences)
+                    told.append(f"{budget}: {mean:+.3f} [{low:+.2f}, {high:+.2f}] ({(differences < 0).mean():.2f})")
+                    if budget == budgets[0] and what == "val":
+                        won[method].append(float((differences < 0).mean()))
+                print(f"  {method:<9} {what:<5} {'  '.join(told)}")
+            if own and min(len(curve) for curve in own.values()) >= trials:
+                needed[method].append(reaches(own, tpe))
+                print(f"  {method:<9} reaches TPE's end after {needed[method][-1]:.0f}")
+        ends = {
+            m: np.mean([c[trials - 1] for c in own.values()]) for m, (own, _) in found.items() if _whole(own, trials)
+        }
+        best = min(ends, key=lambda method: ends[method])
+        if "priority" in ends and _worse(found["priority"][0], found[best][0], trials):
+            worse["than the best"].append(f"{task}: {best}")
+        for which in ("reversed", "shifted"):
+            if "random" in found and which in found and _worse(found[which][0], found["random"][0], budgets[-2]):
+                worse[f"{which} than random"].append(task)
+    figures: dict[str, Any] = {}
     for method in methods:
         if needed[method]:
             figures[f"{method} trials"] = round(float(np.exp(np.mean(np.log(needed[method])))), 1)
+        if won[method]:
             figures[f"{method} wins at {budgets[0]}"] = round(float(np.mean(won[method])), 2)
+    print()
+    for what, where in worse.items():
+        print(f"priority significantly worse, {what}: {', '.join(where) or 'nowhere'}")
+        figures[f"worse {what}"] = len(where)
     return figures
 
 
-def reaches(own: dict[int, np.ndarray], tpe: dict[int, np.ndarray], seeds: list[int]) -> float:
+def _whole(own: Curves, trials: int) -> bool:
+    return bool(own) and min(len(curve) for curve in own.values()) >= trials
+
+
+def _worse(own: Curves, other: Curves, trials: int) -> bool:
+    differences = difference(own, other, trials)
+    return differences is not None and interval(differences)[1] > 0
+
+
+def reaches(own: Curves, tpe: Curves) -> float:
     """After how many trials the mean curve is as low as TPE's is in the end; one more than there are if never."""
+    seeds = sorted(own.keys() & tpe.keys())
     length = min(len(own[s]) for s in seeds)
     mean = np.mean([own[s][:length] for s in seeds], axis=0)
     goal = np.mean([tpe[s][-1] for s in seeds])
@@ -387,6 +460,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=16)
     parser.add_argument("--trials", type=int, default=50)
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--report", action="store_true", help="train nothing, only print what is kept")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     asked = parser.parse_args()
     rows: list[dict[str, Any]] = []
@@ -394,9 +468,15 @@ def main() -> None:
         asked.tasks, asked.methods, asked.seeds, asked.trials = ["mlp-cancer"], ["tpe", "priority", "cohorts"], 2, 8
     elif asked.results.exists():
         rows = [json.loads(line) for line in asked.results.read_text().splitlines()]
-    done = {(row["task"], row["method"], row["seed"], row["trials"]) for row in rows}
-    todo = [(t, m, s, asked.trials) for s in range(asked.seeds) for t in asked.tasks for m in asked.methods]
-    todo = [job_ for job_ in todo if job_ not in done]
+    done = {(row["task"], row["method"], row["seed"]) for row in rows if row["trials"] >= asked.trials}
+    done |= {(row["task"], row["method"], row["seed"]) for row in rows if row["method"] in HALF}
+    todo = [
+        (t, m, s, min(asked.trials, 25) if m in HALF else asked.trials)
+        for s in range(0 if asked.report else asked.seeds)
+        for t in asked.tasks
+        for m in asked.methods
+        if (t, m, s) not in done
+    ]
     with multiprocessing.get_context("spawn").Pool(asked.processes) as pool:
         for row in pool.imap_unordered(job, todo):
             rows.append(row)
@@ -404,8 +484,13 @@ def main() -> None:
                 asked.results.parent.mkdir(exist_ok=True)
                 with asked.results.open("a") as kept:
                     kept.write(json.dumps(row) + "\n")
-    chosen = [row for row in rows if row["trials"] == asked.trials and row["task"] in asked.tasks]
-    print(json.dumps(report(chosen, asked.trials)))
+    figures = report([row for row in rows if row["task"] in asked.tasks], asked.trials)
+    print("\ntrials of 60 that ran into a memory wall or a NaN region: median and worst seed")
+    for method in ("priority", "tpe", "random"):
+        counts = [wasted(method, seed, trials=60) for seed in range(2 if asked.quick else 15)]
+        print(f"  {method:<9} {np.median(counts):.0f}, {max(counts)}")
+        figures[f"{method} wasted of 60"] = max(counts)
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":
