@@ -1005,3 +1005,41 @@ def test_values_that_somebody_else_was_faster_with_are_not_proposed_again() -> N
     first = search.propose(0)
     search.see([Trial(1, first, 0, TrialState.RUNNING)])
     assert search.propose(0) != first
+
+
+# Configurations to begin with
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_first_trials_are_those_to_begin_with_whatever_the_sampler(sampler: str) -> None:
+    search = Search(space_of(EVERY_KIND), LOSS, sampler, "none", 0, EPOCHS, start=beginnings())
+    assert [search.propose(number) for number in range(2)] == beginnings()
+    assert search.propose(2) not in beginnings()
+
+
+def beginnings() -> list[dict[str, Any]]:
+    space = space_of(EVERY_KIND)
+    momentum = {"model.momentum": 0.75, "model.learning_rate": 0.02, "model.hidden_units": 33}
+    return [space.complete(momentum), space.complete({"model.optimizer": "adam", "model.adam_beta2": 0.99})]
+
+
+def test_the_search_steps_away_from_where_it_begins_instead_of_from_the_defaults() -> None:
+    space = space_of({"model.x": {"float": {"low": 0.0, "high": 1.0, "default": 0.1}, "priority": 1}})
+    search = Search(space, LOSS, "priority", "none", 0, EPOCHS, start=[{"model.x": 0.7}])
+    assert search.propose(0) == {"model.x": 0.7}
+    near = [Search(space, LOSS, "priority", "none", seed, EPOCHS, [{"model.x": 0.7}]).propose(1) for seed in range(20)]
+    assert statistics.fmean(abs(params["model.x"] - 0.7) for params in near) < 0.25
+
+
+def test_what_to_begin_with_is_left_out_once_the_space_has_it_no_more() -> None:
+    search = Search(space_of(NARROW), LOSS, "priority", "none", 0, EPOCHS, [{"model.x": 0.1, "model.kind": "b"}])
+    assert search.propose(0) == {"model.x": 0.9, "model.kind": "b"}
+
+
+def test_a_configuration_is_completed_with_the_defaults_of_what_applies() -> None:
+    space = space_of(FEW)
+    assert space.complete({"model.depth": 1}) == {"model.optimizer": "sgd", "model.depth": 1, "model.nesterov": False}
+    assert space.complete({"model.optimizer": "adam", "model.nesterov": True}) == {
+        "model.optimizer": "adam",
+        "model.depth": 2,
+    }

@@ -935,3 +935,21 @@ def test_auto_prunes_only_what_is_long_enough() -> None:
         return read_study(study | {"search": {"trials": trials}}).pruner.name
 
     assert [pruner(4), pruner(5), pruner(50), pruner(50, trials=5)] == ["none", "median", "median", "none"]
+
+
+# search.start
+
+
+def test_what_to_begin_with_may_be_one_entry_or_many() -> None:
+    assert _study_of(_space(2), start="other").search.start == ["other"]
+    assert _study_of(_space(2), start={"model.p1": 0.25}).search.start == [{"model.p1": 0.25}]
+    assert _study_of(_space(2), start=["other", {"model.p1": 0.25}]).search.start == ["other", {"model.p1": 0.25}]
+
+
+def test_wrong_values_to_begin_with_are_told_all_at_once() -> None:
+    with pytest.raises(SpecError) as caught:
+        _study_of(_space(2), start=[{"model.p0": 2.0}, {"model.q1": 0.5, "model.p1": 0.5}])
+    assert [(p.path, p.message) for p in caught.value.problems] == [
+        ("search.start.0.model.p0", "2.0 lies outside what the space has for it."),
+        ("search.start.1.model.q1", "is not searched. Did you mean 'model.p1'?"),
+    ]

@@ -83,6 +83,32 @@ def test_a_study_ends_early_when_every_configuration_has_been_tried(home: Home, 
         ]
 
 
+def test_a_study_begins_with_the_best_of_another_and_what_a_file_says(home: Home, study: Study, tmp_path: Path) -> None:
+    first = tuner.run(study)
+    assert first.best is not None
+    (tmp_path / "best.yaml").write_text(
+        "model: {init_args: {learning_rate: 0.7}}\ndata: {init_args: {batch_size: 99}}\n"
+    )
+    study["study"] = "next"
+    study["search"] = {"trials": 3, "confirm": 0, "start": ["small", str(tmp_path / "best.yaml")]}
+    tuner.run(study, trials=2)
+    begun = [t.params for t in trials_of(home, "next")]
+    assert begun == [dict(first.best.params), {"model.learning_rate": 0.7, "data.batch_size": 64}]
+    tuner.run({**study, "study": "small", "search": {"trials": 9, "confirm": 0}})  # its best may be another one now
+    again = tuner.run(study)
+    assert sum(again.trials.values()) == 3
+    assert [t.params for t in trials_of(home, "next")][:2] == begun
+
+
+def test_a_study_that_begins_with_nothing_that_exists_is_refused(home: Home, study: Study) -> None:
+    study["search"]["start"] = ["smal", "none.yaml"]
+    with pytest.raises(SpecError) as caught:
+        tuner.run(study)
+    assert [problem.path for problem in caught.value.problems] == ["search.start.0", "search.start.1"]
+    with open_storage(home) as store:
+        assert store.find("small") is None
+
+
 def test_running_a_finished_study_again_trains_nothing(home: Home, study: Study) -> None:
     tuner.run(study)
     before = what_was_tried(home)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -41,10 +41,22 @@ class Search:
         pruner: a name in PRUNERS.
         seed: the study's seed.
         epochs: epochs of a whole trial.
+        start: complete configurations for the first trials, whatever the sampler; the first of them takes the place of
+            the defaults.
     """
 
-    def __init__(self, space: Space, objective: Objective, sampler: str, pruner: str, seed: int, epochs: int) -> None:
-        self.space = space
+    def __init__(
+        self,
+        space: Space,
+        objective: Objective,
+        sampler: str,
+        pruner: str,
+        seed: int,
+        epochs: int,
+        start: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        self.space = space.starting_at(space.divide(start[0])[0]) if start else space
+        self._start = [dict(params) for params in start if not space.divide(params)[1]]
         self.objective = objective
         self._make_sampler = SAMPLERS[sampler]
         self._seed = seed
@@ -85,20 +97,32 @@ class Search:
         """
         if number in self._asked:  # somebody else was faster with the same values
             self._forget(number)
-        for attempt in range(_ATTEMPTS):
-            trial, params = self._ask(number, number + attempt * _ANOTHER)
-            if _identity(params) not in self._tried:
-                break
-            if attempt == _ATTEMPTS - 1 and (left := self._untried()):
-                self._study.tell(trial, state=OptunaState.FAIL)
-                self._will_be(number)
-                self._study.enqueue_trial(self._straightened(left[trial_seed(self._seed, number) % len(left)]))
-                trial, params = self._ask(number, number)
-            elif attempt < _ATTEMPTS - 1:
-                self._study.tell(trial, state=OptunaState.FAIL)
+        if number < len(self._start) and _identity(self._start[number]) not in self._tried:
+            trial, params = self._ask_for(self._start[number], number)
+        else:
+            trial, params = self._ask_for_new(number)
         self._asked[number] = trial
         self._tried.add(_identity(params))
         return params
+
+    def _ask_for_new(self, number: int) -> tuple[optuna.Trial, dict[str, Any]]:
+        """Ask the sampler until it proposes something new; of a small space, take something new after ten times."""
+        trial, params = self._ask(number, number)
+        for attempt in range(1, _ATTEMPTS):
+            if _identity(params) not in self._tried:
+                return trial, params
+            self._study.tell(trial, state=OptunaState.FAIL)
+            trial, params = self._ask(number, number + attempt * _ANOTHER)
+        if _identity(params) in self._tried and (left := self._untried()):
+            self._study.tell(trial, state=OptunaState.FAIL)
+            return self._ask_for(left[trial_seed(self._seed, number) % len(left)], number)
+        return trial, params
+
+    def _ask_for(self, params: Mapping[str, Any], number: int) -> tuple[optuna.Trial, dict[str, Any]]:
+        """Ask for a trial of these values."""
+        self._will_be(number)
+        self._study.enqueue_trial(self._straightened(params))
+        return self._ask(number, number)
 
     def _ask(self, number: int, draw: int) -> tuple[optuna.Trial, dict[str, Any]]:
         self._will_be(number)

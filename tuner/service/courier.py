@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from tuner.service.identity import gone, identity
 from tuner.service.result import searching
 from tuner.space.yaml import write_yaml
 from tuner.spec import StudySpec
-from tuner.storage import COMPLETE, FAILED, Database, Store, StudyRow, Summary, share_safely
+from tuner.storage import COMPLETE, FAILED, Database, Store, StudyRow, Summary, Untracked, share_safely
 from tuner.trial import Trial, TrialState
 
 if TYPE_CHECKING:
@@ -123,11 +124,12 @@ class Route:
 
     def go(self, *, last: bool) -> None:
         """Bring what is new; on the `last` round also how the study stands."""
+        waiting = self._store.untracked(self._row.id)  # read first: what came before them is then known below
         known = {number: trial.revision for number, trial in self._trials.items()}
         changed = self._store.trials(self._row.id, known)
         self._trials |= {trial.number: trial for trial in changed}
         self._copy_to_optuna(changed)
-        self._bring_to_mlflow(last=last)
+        self._bring_to_mlflow(waiting, last=last)
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -140,11 +142,11 @@ class Route:
             self._optuna = OptunaCopy(self._home.storage, share_safely, spec.study, spec.goal, spec.searched)
         self._optuna.write(changed)
 
-    def _bring_to_mlflow(self, *, last: bool) -> None:
+    def _bring_to_mlflow(self, waiting: Sequence[Untracked], *, last: bool) -> None:
         tracker = self._tracker or self._open()
         sent: dict[int, tuple[int, str | None]] = {}
         try:
-            for item in self._store.untracked(self._row.id):
+            for item in waiting:
                 try:
                     run = tracker.write(item.trial, item.reports, item.run_id, self._proposed_how(item.trial))
                 except TrackingRefused as error:
@@ -204,6 +206,8 @@ class Route:
         """What moved in the proposals of the time when this trial was made; nothing for confirming runs."""
         if trial.confirms is not None or trial.started is None:
             return {}
+        if trial.number < len(self._row.facts.get("start", ())):
+            return {"tuner.searching": "what search.start says"}
         before = sum(t.finished is not None and t.finished <= trial.started for t in self._proposals())
         return {"tuner.searching": searching(self._spec, before)}
 

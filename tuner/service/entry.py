@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from tuner.errors import Problem, SpecError, StorageUnavailable, StudyChanged, StudyNotFound
+from tuner.best import choose
+from tuner.errors import NoBest, Problem, SpecError, StorageUnavailable, StudyChanged, StudyNotFound, TunerError
 from tuner.home import Home, shown
-from tuner.spec import BUDGETS, Inspect, StudySpec, difference, read_study
+from tuner.space.yaml import read_yaml
+from tuner.spec import BUDGETS, Inspect, StudySpec, at_path, difference, read_study
 from tuner.storage import FAILED, Database, Store, StudyRow, initialise, is_current
+from tuner.trial import Objective
+
+log = logging.getLogger("tuner")
 
 
 @contextmanager
@@ -58,11 +65,11 @@ def enter(store: Store, spec: StudySpec, *, change_space: bool = False) -> Study
     document = spec.document()
     stored = store.find(spec.study)
     if stored is None:
-        return store.create(spec.study, document, spec.seed_everything)
+        return store.create(spec.study, document, spec.seed_everything, start(store, spec))
     changes = difference(stored.document, document)
     if changes and change_space and all(path.startswith("space.") for path, _, _ in changes):
         _record(store, stored, changes)
-    elif changes and not store.replace(stored.id, document, spec.seed_everything):
+    elif changes and not store.replace(stored.id, document, spec.seed_everything, start(store, spec)):
         lines = [f"  {path}: {_shown(old)} → {_shown(new)}" for path, old, new in changes]
         raise StudyChanged(
             "\n".join(
@@ -78,6 +85,54 @@ def enter(store: Store, spec: StudySpec, *, change_space: bool = False) -> Study
         store.retry_failed(stored.id)
     store.go_on(stored.id, document)
     return store.study(spec.study)
+
+
+def start(store: Store, spec: StudySpec) -> dict[str, Any]:
+    """The configurations that the study begins with, as a fact to be kept: what they come from may change later.
+
+    Raises:
+        SpecError: a named study or file does not exist, or has no configuration.
+    """
+    found: list[dict[str, Any]] = []
+    problems: list[Problem] = []
+    for number, entry in enumerate(spec.search.start):
+        try:
+            config = entry if isinstance(entry, Mapping) else _configuration(store, entry)
+        except TunerError as error:
+            problems.append(Problem(f"search.start.{number}", str(error)))
+            continue
+        absent = object()
+        space = spec.searched
+        values = entry if isinstance(entry, Mapping) else {p: at_path(config, p, absent) for p in space.parameters}
+        inside, outside = space.divide({path: value for path, value in values.items() if value is not absent})
+        for path, value in outside.items():
+            log.warning(
+                "search.start: %s has %s = %r, which the space has not; its default is taken.", entry, path, value
+            )
+        if space.complete(inside) not in found:
+            found.append(space.complete(inside))
+    if problems:
+        raise SpecError(f"study {spec.study!r}", problems)
+    return {"start": found} if found else {}
+
+
+def _configuration(store: Store, name: str) -> Mapping[str, Any]:
+    """A complete configuration: that of a file, or the best of a stored study."""
+    path = Path(name)
+    if path.is_file():
+        config, problems = read_yaml(path.read_bytes())
+        if problems or not isinstance(config, dict):
+            raise SpecError(
+                name, problems or [Problem("(the file)", "must hold a configuration, as `tuner best` prints it.")]
+            )
+        return config
+    row = store.study(name)
+    chosen = choose(
+        store.trials(row.id), Objective(row.document["objective"]["metric"], row.document["objective"]["direction"])
+    )
+    if chosen is None:
+        raise NoBest(f"study {name!r} has no best yet.")
+    return chosen.trial.outcome.config or {}
 
 
 def _record(store: Store, row: StudyRow, changes: Sequence[tuple[str, Any, Any]]) -> None:

@@ -64,7 +64,13 @@ def work_on(study: str, home: Home, stop: threading.Event | Any, threads: int | 
         study_id=row.id,
         owner=owner,
         search=Search(
-            spec.searched, spec.goal, spec.sampler.name, spec.pruner.name, spec.seed_everything, spec.max_epochs
+            spec.searched,
+            spec.goal,
+            spec.sampler.name,
+            spec.pruner.name,
+            spec.seed_everything,
+            spec.max_epochs,
+            row.facts.get("start", ()),
         ),
         training=training,
         checkpoints=home.checkpoints(study),

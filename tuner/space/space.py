@@ -80,6 +80,23 @@ class Space:
                 params[path] = parameter.default
         return params
 
+    def complete(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """A configuration of these values, the defaults for the others, and none for what does not apply."""
+        found: dict[str, Any] = {}
+        for path, parameter in self.parameters.items():
+            if self.active(path, found):
+                found[path] = params.get(path, parameter.default)
+        return found
+
+    def starting_at(self, params: Mapping[str, Any]) -> Space:
+        """The same space with these values as its defaults."""
+        moved = dict(self.parameters)
+        for path, value in params.items():
+            parameter = moved[path]
+            field = "choice" if parameter.kind == "choice" else f"{parameter.kind}_"
+            moved[path] = parameter.model_copy(update={field: parameter.range.model_copy(update={"default": value})})
+        return Space(moved, self.stated)
+
     def without(self, fixed: Mapping[str, Any]) -> Space:
         """The space left when some paths are fixed; conditions on them are decided, not asked again."""
         left: dict[str, Parameter] = {}

@@ -64,6 +64,8 @@ def read_study(
         problems += problems_of(error, StudySpec)
     if space is not None:
         space = space.without(_fixed(document, space, [path for path, _ in overrides]))
+    if space is not None and spec is not None:
+        problems += _start_problems(spec.search.start, space)
     if inspect is not None:
         wrong = {problem.path.split(".")[0] for problem in problems}
         found = inspect({key: value for key, value in document.items() if key not in wrong}, space)
@@ -165,6 +167,19 @@ def _override_space(document: dict[str, Any], path: str, value: Any) -> None:
 def _heading(path: str) -> list[str]:
     """The keys of a path within a parameter; what stands behind `when` is a config path and stays whole."""
     return path.split(".", 1) if path.startswith("when.") else path.split(".")
+
+
+def _start_problems(start: Sequence[str | Mapping[str, Any]], space: Space) -> list[Problem]:
+    """What is wrong with the configurations that `search.start` spells out."""
+    problems = []
+    for number, entry in enumerate(start):
+        for path, value in entry.items() if isinstance(entry, Mapping) else ():
+            at = f"search.start.{number}.{path}"
+            if path not in space.parameters:
+                problems.append(Problem(at, f"is not searched.{did_you_mean(path, list(space.parameters))}"))
+            elif not space.parameters[path].range.contains(value):
+                problems.append(Problem(at, f"{value!r} lies outside what the space has for it."))
+    return problems
 
 
 def _fixed(document: Mapping[str, Any], space: Space, overridden: Sequence[str]) -> dict[str, Any]:

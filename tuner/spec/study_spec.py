@@ -33,6 +33,11 @@ def _seconds(value: Any) -> Any:
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 
 
+def _listed(value: Any) -> Any:
+    """One entry stands for a list of it."""
+    return [value] if isinstance(value, str | dict) else value
+
+
 class ClassSpec(Strict):
     """A class to import and the arguments to build it with, as LightningCLI writes them."""
 
@@ -58,6 +63,8 @@ class SearchSpec(Strict):
         epochs: training epochs over all trials.
         time: wall-clock seconds of the whole study; with `confirm`, its last fifth is kept for confirming.
         trial_time: wall-clock seconds of one trial, which ends at the next epoch.
+        start: configurations to begin with: names of stored studies, whose best is taken, files of a configuration
+            (`tuner best NAME > best.yaml`), or values by path. The first one also takes the place of the defaults.
         training: how a trial is trained.
         cohort: trials trained in one fused pass; 1 is never.
         confirm: new seeds with which the leading configurations are run again before a best is named; 0 is off.
@@ -71,6 +78,7 @@ class SearchSpec(Strict):
     epochs: int | None = Field(None, ge=1)
     time: Seconds | None = None
     trial_time: Seconds | None = None
+    start: Annotated[list[str | dict[str, Any]], BeforeValidator(_listed)] = Field(default_factory=list)
     training: Literal["auto", "lightning", "lean", "cohort"] = "auto"
     cohort: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     confirm: int = Field(3, ge=0, le=100)

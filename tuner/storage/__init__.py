@@ -1,7 +1,7 @@
 """The storage: studies, trials and reports in SQLite or PostgreSQL; the truth that every other room follows."""
 
 from tuner.storage.database import Database, share_safely
-from tuner.storage.rows import COMPLETE, FAILED, RUNNING, STOPPED, Lease, StudyRow, Summary
+from tuner.storage.rows import COMPLETE, FAILED, RUNNING, STOPPED, Lease, StudyRow, Summary, Untracked
 from tuner.storage.schema import initialise, is_current
 from tuner.storage.store import Store
 
@@ -15,6 +15,7 @@ __all__ = [
     "Store",
     "StudyRow",
     "Summary",
+    "Untracked",
     "initialise",
     "is_current",
     "share_safely",

@@ -46,7 +46,9 @@ class Studies:
             raise StudyNotFound(f"no study {name!r} in this storage.{did_you_mean(name, names) or listed}")
         return found
 
-    def create(self, name: str, document: dict[str, Any], seed: int) -> StudyRow:
+    def create(
+        self, name: str, document: dict[str, Any], seed: int, facts: Mapping[str, Any] | None = None
+    ) -> StudyRow:
         """Create the study, or return the one that somebody else has just created."""
         try:
             with self.database.write() as session:
@@ -58,7 +60,7 @@ class Studies:
                         state=RUNNING,
                         seed=seed,
                         created_at=created,
-                        facts={},
+                        facts=dict(facts or {}),
                         tracked={"uid": uuid.uuid4().hex},
                     )
                 )
@@ -66,7 +68,9 @@ class Studies:
             pass  # two runs of a new study began at once, and the other was first: continue its study
         return self.study(name)
 
-    def replace(self, study_id: int, document: dict[str, Any], seed: int) -> bool:
+    def replace(
+        self, study_id: int, document: dict[str, Any], seed: int, facts: Mapping[str, Any] | None = None
+    ) -> bool:
         """Put another document in a study's place, if nothing of it has succeeded or runs; say whether it was."""
         with self.database.write() as session:
             study = session.get_one(StudyTable, study_id, with_for_update=True)
@@ -80,7 +84,7 @@ class Studies:
                 return False
             session.execute(sa.delete(TrialTable).where(TrialTable.study_id == study_id))
             study.document, study.seed, study.state, study.reason = document, seed, RUNNING, None
-            study.facts, study.tracked = {}, {"uid": uuid.uuid4().hex}
+            study.facts, study.tracked = dict(facts or {}), {"uid": uuid.uuid4().hex}
             return True
 
     def go_on(self, study_id: int, document: dict[str, Any]) -> None:
