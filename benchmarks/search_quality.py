@@ -138,7 +138,9 @@ def spaces(task: Task) -> dict[str, Space]:
     return {"stated": space, "reversed": Space(turned), "shifted": Space(off)}
 
 
-def train(task: Task, params: Mapping[str, Any], seed: int) -> tuple[float, float, list[float]]:
+def train(
+    task: Task, params: Mapping[str, Any], seed: int, prune: Callable[[int, float], bool] | None = None
+) -> tuple[float, float, list[float]]:
     """Best validation loss, the test loss at that epoch, and the validation loss by epoch; inf if it diverges."""
     torch.manual_seed(seed)
     data = task.data()
@@ -168,6 +170,8 @@ def train(task: Task, params: Mapping[str, Any], seed: int) -> tuple[float, floa
             return best, at_best, curve
         if value < best:
             best, at_best = value, evaluate(network, data.test_dataloader())
+        if prune is not None and prune(len(curve), value):
+            break
     return best, at_best, curve
 
 
