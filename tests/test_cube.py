@@ -115,3 +115,25 @@ def test_what_does_not_apply_rests_also_below_something_that_does_not_apply() ->
     cube = Cube(distributions, {}, {"kind": "a", "x": 0.25, "y": 0.75}, conditions)
     snapped = cube.snap(np.array([[0.1, 0.4, 0.4], [0.9, 0.4, 0.4], [0.9, 0.25, 0.4]]))
     assert snapped.tolist() == [[0.25, 0.25, 0.75], [0.75, 0.4, 0.75], [0.75, 0.25, 0.4]]
+
+
+def test_every_default_of_a_parameter_is_at_the_same_coordinate() -> None:
+    distributions: dict[str, BaseDistribution] = {
+        "kind": CategoricalDistribution(["sgd", "adam"]),
+        "rate": FloatDistribution(1e-4, 1.0, log=True),
+    }
+    cube = Cube(distributions, {}, {"kind": "sgd", "rate": 0.1}, None, {"rate": ("kind", {"adam": 1e-3})})
+    sgd, adam = cube.encode([{"kind": "sgd", "rate": 0.1}, {"kind": "adam", "rate": 1e-3}])
+    assert sgd[1] == pytest.approx(0.75)
+    assert adam[1] == pytest.approx(0.75)
+    assert cube.decode(np.array([adam[0], cube.rest[1]])) == {"kind": "adam", "rate": 1e-3}
+    # Half way down from the default, and half way up: on its own logarithmic scale from each default.
+    values = {
+        kind: [cube.decode(np.array([at, unit]))["rate"] for unit in (0.0, 0.375, 0.875, 1.0)]
+        for kind, at in (("sgd", sgd[0]), ("adam", adam[0]))
+    }
+    assert values["sgd"] == pytest.approx([1e-4, 10**-2.5, 10**-0.5, 1.0])
+    assert values["adam"] == pytest.approx([1e-4, 10**-3.5, 10**-1.5, 1.0])
+    for kind, rates in values.items():
+        again = cube.encode([{"kind": kind, "rate": rate} for rate in rates])[:, 1]
+        assert again == pytest.approx([0.0, 0.375, 0.875, 1.0])

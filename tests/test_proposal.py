@@ -67,11 +67,11 @@ def test_the_improvement_is_that_of_a_normal_variable() -> None:
     best = model.predict(points)[0].min()
     draws = np.random.default_rng(2).normal(size=(400_000, 1)) * np.sqrt(variance) + mean
     by_hand = np.maximum(best - draws, 0).mean(axis=0)
-    score = _log_improvement(model)(new)
+    score = _log_improvement(model, np.ones(12, bool))(new)
     likely = by_hand > 1e-4
     assert likely.any()
     assert np.exp(score)[likely] == pytest.approx(by_hand[likely], rel=0.1)
-    assert np.isfinite(_log_improvement(model)(np.repeat(points, 2, axis=0))).all()
+    assert np.isfinite(_log_improvement(model, np.ones(12, bool))(np.repeat(points, 2, axis=0))).all()
 
 
 def test_while_nothing_is_known_mutations_of_the_defaults_move_high_priorities_most() -> None:

@@ -452,6 +452,84 @@ def test_a_condition_on_a_parameter_with_mistakes_is_not_a_second_mistake() -> N
     assert list(problems) == ["space.model.a.choice"]
 
 
+def test_a_choice_of_a_shipped_space_may_lose_values_that_others_wait_for() -> None:
+    before = ok("mlp")
+    fewer = ok({"use": "mlp", "change": {"model.optimizer": {"choice": {"values": ["sgd", "adam"]}}}})
+    assert fewer.parameters["model.adam_beta2"].when == {"model.optimizer": ["adam"]}
+    assert fewer.parameters["model.learning_rate"].default_when == {"model.optimizer": {"adam": 0.005}}
+    assert fewer.parameters.keys() == before.parameters.keys()
+    only = ok({"use": "mlp", "change": {"model.optimizer": {"choice": ["sgd", "adagrad"]}}})
+    assert before.parameters.keys() - only.parameters.keys() == {
+        "model.adam_beta1",
+        "model.adam_beta2",
+        "model.adam_eps",
+    }
+
+
+# ---- default_when --------------------------------------------------------------------------------------------------
+
+RATE: dict[str, Any] = {
+    "model.rate": {
+        "float": {"low": 1e-4, "high": 1.0, "scale": "log", "default": 0.1},
+        "default_when": {"model.optimizer": {"adam": 1e-3, "rmsprop": 1e-9}},
+    },
+    "model.optimizer": {"choice": {"values": ["sgd", "adam", "rmsprop"], "default": "sgd"}},
+}
+
+
+def test_a_default_may_follow_another_parameter() -> None:
+    space = ok(RATE)
+    assert list(space.parameters) == ["model.optimizer", "model.rate"]
+    assert space.default_params() == {"model.optimizer": "sgd", "model.rate": 0.1}
+    assert space.complete({"model.optimizer": "adam"})["model.rate"] == 1e-3
+    assert space.complete({"model.optimizer": "rmsprop"})["model.rate"] == 1e-4, "moved into the range"
+    adam = {"model.optimizer": {"choice": {"values": ["sgd", "adam", "rmsprop"], "default": "adam"}}}
+    assert ok(RATE | adam).default_params()["model.rate"] == 1e-3
+    assert ok(space.document()).document() == space.document()
+
+
+def test_a_default_that_follows_what_is_fixed_is_decided() -> None:
+    left = ok(RATE).without({"model.optimizer": "adam"})
+    assert left.defaults == {"model.rate": 1e-3}
+    assert left.parameters["model.rate"].default_when == {}
+    assert ok(RATE).without({"model.optimizer": "other"}).defaults == {"model.rate": 0.1}
+
+
+def test_a_study_s_own_default_takes_the_place_of_all() -> None:
+    own = ok({"use": "mlp", "change": {"model.learning_rate": {"float": {"default": 0.05}}}})
+    assert own.complete({"model.optimizer": "adam"})["model.learning_rate"] == 0.05
+    wider = ok({"use": "mlp", "change": {"model.learning_rate": {"float": {"high": 1.0}}}})
+    assert wider.complete({"model.optimizer": "adam"})["model.learning_rate"] == 0.005
+
+
+@pytest.mark.parametrize(
+    ("parameter", "path", "said"),
+    [
+        (
+            {"float": {"low": 0, "high": 1}, "default_when": {"model.b": {"z": 0.5}}},
+            ".default_when.model.b",
+            "never is 'z'",
+        ),
+        ({"float": {"low": 0, "high": 1}, "default_when": {"model.q": {"x": 0.5}}}, ".default_when.model.q", "no such"),
+        (
+            {"int": {"low": 0, "high": 1}, "default_when": {"model.b": {"x": 0.5}}},
+            "",
+            "is for a float, but this is int",
+        ),
+    ],
+)
+def test_a_wrong_default_when_is_told(parameter: dict[str, Any], path: str, said: str) -> None:
+    problems = wrong({"model.a": parameter, "model.b": {"choice": ["x", "y"]}})
+    assert list(problems) == [f"space.model.a{path}"]
+    assert said in problems[f"space.model.a{path}"]
+
+
+def test_beginning_elsewhere_moves_the_default_of_that_word_alone() -> None:
+    moved = ok(RATE).starting_at({"model.optimizer": "adam", "model.rate": 0.01})
+    assert moved.default_params() == {"model.optimizer": "adam", "model.rate": 0.01}
+    assert moved.complete({"model.optimizer": "sgd"})["model.rate"] == 0.1
+
+
 # ---- use, change ---------------------------------------------------------------------------------------------------
 
 

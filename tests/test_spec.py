@@ -953,3 +953,17 @@ def test_wrong_values_to_begin_with_are_told_all_at_once() -> None:
         ("search.start.0.model.p0", "2.0 lies outside what the space has for it."),
         ("search.start.1.model.q1", "is not searched. Did you mean 'model.p1'?"),
     ]
+
+
+def test_a_choice_that_is_spelt_out_may_lose_values_that_others_wait_for() -> None:
+    space = {
+        "model.kind": {"choice": ["a", "b", "c"]},
+        "model.x": {"float": {"low": 0.0, "high": 1.0}, "when": {"model.kind": ["b", "c"]}},
+        "model.y": {"float": {"low": 0.0, "high": 1.0}, "when": {"model.kind": "c"}},
+    }
+    study = {"study": "s", "model": {"class_path": "m.M"}, "space": space}
+    left = read_study(study, [("space.model.kind.choice", ["a", "b"])]).searched
+    assert {path: dict(p.when) for path, p in left.parameters.items()} == {
+        "model.kind": {},
+        "model.x": {"model.kind": ["b"]},
+    }

@@ -172,7 +172,10 @@ def space_table(name: str, space: Space) -> Table:
         if parameter.when:
             told += "\nwhen " + " and ".join(f"{k} is {' or '.join(map(str, v))}" for k, v in parameter.when.items())
         why = f"{parameter.what}\n{parameter.why}" if parameter.why else parameter.what
-        table.add_row(str(parameter.priority or "–"), path, told, _number(parameter.default), why)
+        default = _number(parameter.default)
+        for words in parameter.default_when.values():
+            default += "".join(f"\n{word} {_number(value)}" for word, value in words.items())
+        table.add_row(str(parameter.priority or "–"), path, told, default, why)
     return table
 
 

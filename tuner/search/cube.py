@@ -134,6 +134,9 @@ class Cube:
         defaults: where an axis rests while nothing is said of it (a conditional parameter that does not apply); the
             middle where there is none.
         conditions: for each conditional parameter, the values of others under which it applies.
+        defaults_when: other defaults of a continuous parameter: the choice that decides, and the default by its value.
+            Each of them is at the coordinate of the default, and the scale below and above is stretched to fit, so that
+            a step from one is like the same step from another.
     """
 
     def __init__(
@@ -142,12 +145,14 @@ class Cube:
         ranges: Mapping[str, Range] | None = None,
         defaults: Mapping[str, Any] | None = None,
         conditions: Mapping[str, Mapping[str, Sequence[Any]]] | None = None,
+        defaults_when: Mapping[str, tuple[str, Mapping[Any, Any]]] | None = None,
     ) -> None:
         self.axes = [Axis(name, distributions[name], (ranges or {}).get(name)) for name in distributions]
         self.names = [axis.name for axis in self.axes]
         self.ordered = np.array([axis.ordered for axis in self.axes], dtype=bool)
         self._cells = [axis.cells_at() for axis in self.axes]
         self._given = given = defaults or {}
+        self._given_when = {k: v for k, v in (defaults_when or {}).items() if k in self.names}
         self.has_default = np.array([a.name in given and a.fits(given[a.name]) for a in self.axes], dtype=bool)
         rest = [a.to_unit(given[a.name]) if k else 0.5 for a, k in zip(self.axes, self.has_default, strict=True)]
         self._conditions: list[
@@ -174,14 +179,28 @@ class Cube:
                 if axis.name not in config:
                     continue
                 at = axis.to_unit(value) if axis.fits(value) else axis.beyond(value)
+                if at is not None and axis.name in self._given_when:
+                    other = self._default_of(j, config)
+                    at = _stretched(at, axis.to_unit(other), float(self.rest[j]))
                 points[i, j] = self.rest[j] if at is None else at
         return points
 
     def decode(self, point: NDArray[np.float64]) -> dict[str, Any]:
         """The configuration at a point of shape (D,)."""
         config = {axis.name: axis.from_unit(float(unit)) for axis, unit in zip(self.axes, point, strict=True)}
+        for name in self._given_when:
+            j = self.names.index(name)
+            other = self.axes[j].to_unit(self._default_of(j, config))
+            config[name] = self.axes[j].from_unit(_stretched(float(point[j]), float(self.rest[j]), other))
         at_default = self.has_default & (point == self.rest)  # exactly: there and back rounds the last digit
-        return config | {self.names[j]: self._given[self.names[j]] for j in np.flatnonzero(at_default)}
+        return config | {self.names[j]: self._default_of(int(j), config) for j in np.flatnonzero(at_default)}
+
+    def _default_of(self, axis: int, config: Mapping[str, Any]) -> Any:
+        """The default of a parameter beside these values of others."""
+        name = self.names[axis]
+        parent, values = self._given_when.get(name, ("", {}))
+        usual = self._given[name] if self.has_default[axis] else self.axes[axis].from_unit(float(self.rest[axis]))
+        return values.get(config.get(parent), usual)
 
     def inside(self, points: Points) -> NDArray[np.bool_]:
         """Which points lie in the cube, shape (N,): those from before the space was changed may not."""
@@ -200,3 +219,12 @@ class Cube:
             applies[:, j] &= holds & applies[:, parent]
             snapped[:, j] = np.where(applies[:, j], snapped[:, j], self.rest[j])
         return snapped
+
+
+def _stretched(unit: float, origin: float, target: float) -> float:
+    """Map [0, 1] onto itself so that `origin` comes to `target`, linearly on either side; as it is at an end."""
+    if origin == target or not (0.0 < origin < 1.0 and 0.0 < target < 1.0):
+        return unit
+    if unit <= origin:
+        return unit * target / origin
+    return target + (unit - origin) * (1.0 - target) / (1.0 - origin)

@@ -58,6 +58,7 @@ class PrioritySampler(BaseSampler):
         self.defaults = dict(defaults or {})
         self.conditions = {name: dict(when) for name, when in (conditions or {}).items()}
         self._ranges: dict[str, Range] = {}
+        self._defaults_when: dict[str, tuple[str, dict[str, Any]]] = {}
         self._known: dict[str, BaseDistribution] = {}
         self._number: int | None = None
         self._seed = int(np.random.default_rng(seed).integers(2**32)) if seed is None else seed
@@ -68,6 +69,7 @@ class PrioritySampler(BaseSampler):
         space = space if isinstance(space, Space) else space.space
         sampler = cls(space.priorities, space.defaults, space.conditions, seed)
         sampler._ranges = {path: parameter.range for path, parameter in space.parameters.items()}
+        sampler._defaults_when = space.defaults_when
         sampler._known = {path: distribution(parameter) for path, parameter in space.parameters.items()}
         return sampler
 
@@ -143,7 +145,7 @@ class PrioritySampler(BaseSampler):
         return proposer.cube.decode(point)[param_name]
 
     def _proposer(self, search_space: Mapping[str, BaseDistribution]) -> Proposer:
-        cube = Cube(search_space, self._ranges, self.defaults, self.conditions)
+        cube = Cube(search_space, self._ranges, self.defaults, self.conditions, self._defaults_when)
         ranks = np.array([max(1, self.priorities.get(name, UNRANKED)) for name in cube.names], dtype=float)
         return Proposer(cube, ranks)
 

@@ -191,6 +191,8 @@ class Parameter(Strict):
         why: why it is searched, and here.
         priority: 1 is searched first (documented.md §1); equal numbers are searched together; None comes last.
         when: it applies only while every named parameter has one of the listed values.
+        default_when: other defaults of a float, by the word that another parameter has: `{model.optimizer: {adam:
+            0.003}}`. The search takes steps alike from each of them.
     """
 
     what: str = ""
@@ -200,6 +202,7 @@ class Parameter(Strict):
     int_: IntRange | None = Field(None, alias="int")
     choice: Choice | None = None
     when: dict[str, Annotated[list[Scalar], Field(min_length=1)]] = Field(default_factory=dict)
+    default_when: Annotated[dict[str, dict[str, float]], Field(max_length=1)] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -216,7 +219,16 @@ class Parameter(Strict):
         if len(kinds) != 1:
             got = " and ".join(kinds) if kinds else "none"
             raise ValueError(f"must have exactly one of float, int, choice, but got {got}.")
+        if self.default_when and self.float_ is None:
+            raise ValueError(f"default_when is for a float, but this is {kinds[0]}. State one default.")
         return self
+
+    def default_for(self, params: Mapping[str, Any]) -> Scalar:
+        """The default beside these values of other parameters, moved into the range."""
+        for parent, words in self.default_when.items():
+            if self.float_ is not None and (word := params.get(parent)) in words:
+                return min(max(words[word], self.float_.low), self.float_.high)
+        return self.default
 
     @property
     def range(self) -> Range:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -46,6 +46,15 @@ class Space:
         """For each conditional parameter, the values of other parameters under which it applies."""
         return {path: dict(parameter.when) for path, parameter in self.parameters.items() if parameter.when}
 
+    @cached_property
+    def defaults_when(self) -> dict[str, tuple[str, dict[str, Scalar]]]:
+        """For each parameter with other defaults: the parameter that decides, and the default by its word."""
+        return {
+            path: (parent, {word: p.default_for({parent: word}) for word in words})
+            for path, p in self.parameters.items()
+            for parent, words in p.default_when.items()
+        }
+
     def active(self, path: str, params: Mapping[str, Any]) -> bool:
         """Whether the parameter applies, given the values of those before it."""
         return all(
@@ -77,7 +86,7 @@ class Space:
         params: dict[str, Scalar] = {}
         for path, parameter in self.parameters.items():
             if self.active(path, params):
-                params[path] = parameter.default
+                params[path] = parameter.default_for(params)
         return params
 
     def complete(self, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,7 +94,7 @@ class Space:
         found: dict[str, Any] = {}
         for path, parameter in self.parameters.items():
             if self.active(path, found):
-                found[path] = params.get(path, parameter.default)
+                found[path] = params.get(path, parameter.default_for(found))
         return found
 
     def starting_at(self, params: Mapping[str, Any]) -> Space:
@@ -93,6 +102,11 @@ class Space:
         moved = dict(self.parameters)
         for path, value in params.items():
             parameter = moved[path]
+            parent = next(iter(parameter.default_when), "")
+            if (word := params.get(parent)) in parameter.default_when.get(parent, {}):
+                words = parameter.default_when[parent] | {word: value}
+                moved[path] = parameter.model_copy(update={"default_when": {parent: words}})
+                continue
             field = "choice" if parameter.kind == "choice" else f"{parameter.kind}_"
             moved[path] = parameter.model_copy(update={field: parameter.range.model_copy(update={"default": value})})
         return Space(moved, self.stated)
@@ -110,6 +124,9 @@ class Space:
                 continue
             when = {k: v for k, v in parameter.when.items() if k not in fixed}
             left[path] = parameter.model_copy(update={"when": when})
+            if parameter.float_ is not None and parameter.default_when.keys() & fixed.keys():
+                decided = parameter.float_.model_copy(update={"default": parameter.default_for(fixed)})
+                left[path] = left[path].model_copy(update={"float_": decided, "default_when": {}})
         return Space(left, self.stated & left.keys())
 
     def document(self) -> dict[str, Any]:
@@ -188,8 +205,47 @@ def _document(value: Any, at: str, inside: tuple[str, ...] = ()) -> tuple[dict[A
     if problems:
         return None, problems
     merged = {path: _merge(base.get(path), changes[path]) if path in changes else base[path] for path in base}
+    for path in changes.keys() & base.keys():
+        merged = without_values(merged, path, removed_values(base[path], merged[path]))
     merged |= {path: change for path, change in changes.items() if path not in base}
     return {path: parameter for path, parameter in merged.items() if parameter is not None}, []
+
+
+def without_values(document: Mapping[Any, Any], path: Any, removed: Sequence[Any]) -> dict[Any, Any]:
+    """A space as it is written, without the conditions on values that a choice has lost.
+
+    What could apply under those values alone is dropped.
+    """
+    left: dict[Any, Any] = {}
+    for other, parameter in document.items():
+        left[other] = parameter
+        if not isinstance(parameter, dict) or not removed:
+            continue
+        for key in ("when", "default_when"):
+            conditions = parameter.get(key)
+            if not isinstance(conditions, dict) or path not in conditions:
+                continue
+            values = conditions[path]
+            if isinstance(values, dict):
+                kept: Any = {word: default for word, default in values.items() if word not in removed}
+            else:
+                kept = [value for value in (values if isinstance(values, list) else [values]) if value not in removed]
+            if not kept and key == "when":
+                left.pop(other, None)
+                break
+            left[other] = {**left[other], key: {**conditions, path: kept}}
+    return left
+
+
+def removed_values(before: Any, after: Any) -> list[Any]:
+    """The values that a choice had before and has no more; none for what is no choice."""
+
+    def values(parameter: Any) -> list[Any]:
+        choice = parameter.get("choice") if isinstance(parameter, dict) else None
+        found = choice.get("values") if isinstance(choice, dict) else choice
+        return found if isinstance(found, list) else []
+
+    return [value for value in values(before) if value not in values(after)] if values(after) else []
 
 
 def _named(name: str, at: str) -> tuple[dict[str, Any] | None, list[Problem]]:
@@ -214,6 +270,8 @@ def _merge(base: Any, change: Any) -> Any:
     if not isinstance(base, dict) or not isinstance(change, dict):
         return change
     kinds = {"float", "int", "choice"}
+    if "default" in (change.get("float") or {}) and "default_when" not in change:
+        base = {k: v for k, v in base.items() if k != "default_when"}  # who states a default states it for all
     if (kinds & change.keys()) - base.keys():
         base = {k: v for k, v in base.items() if k not in kinds}
     return base | {key: _merge(base.get(key), value) for key, value in change.items()}
@@ -253,12 +311,19 @@ def _space(document: Mapping[Any, Any], at: str) -> tuple[Space | None, list[Pro
                 problems += [
                     Problem(here, f"{parent} never is {value!r}.") for value in values if not choices.contains(value)
                 ]
+        for parent, words in parameter.default_when.items():
+            here = f"{at}.{path}.default_when.{parent}"
+            if parent == path or parent not in {str(key) for key in document}:
+                problems.append(Problem(here, f"no such parameter in the space.{did_you_mean(parent, parameters)}"))
+            elif parent in parameters:
+                choices = parameters[parent].range
+                problems += [Problem(here, f"{parent} never is {w!r}.") for w in words if not choices.contains(w)]
     if problems:
         return None, problems
     ordered: dict[str, Parameter] = {}
     left = dict(parameters)
     while left:
-        ready = next((path for path, parameter in left.items() if parameter.when.keys() <= ordered.keys()), None)
+        ready = next((p for p, q in left.items() if q.when.keys() | q.default_when.keys() <= ordered.keys()), None)
         if ready is None:
             circle = ", ".join(left)
             return None, [Problem(at, f"the conditions of {circle} wait for each other. Drop one `when`.")]

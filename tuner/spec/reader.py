@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tuner.errors import Problem, SpecError, StudyNotFound, did_you_mean
-from tuner.space import Space, read_space
+from tuner.space import Space, read_space, removed_values, without_values
 from tuner.space.problems import problems_of
 from tuner.space.yaml import read_yaml
 from tuner.spec.config import at_path, place
@@ -153,6 +153,7 @@ def _override_space(document: dict[str, Any], path: str, value: Any) -> None:
     path = path.removeprefix("change.") if named else path
     match = re.fullmatch(r"(.+?)\.((?:float|int|choice|when|priority|what|why)(?:\..+)?)", path)
     parameter, keys = (match[1], _heading(match[2])) if match else (path, [])
+    before = _copy(parameters.get(parameter))
     if keys:
         node = parameters.setdefault(parameter, {})
         for key in keys[:-1]:
@@ -162,6 +163,8 @@ def _override_space(document: dict[str, Any], path: str, value: Any) -> None:
         parameters.pop(parameter, None)
     else:
         parameters[parameter] = value
+    if not named:  # a space that is spelt out; a shipped one is changed when it is read
+        document["space"] = without_values(parameters, parameter, removed_values(before, parameters.get(parameter)))
 
 
 def _heading(path: str) -> list[str]:
