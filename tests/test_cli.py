@@ -141,6 +141,17 @@ def test_resume_goes_on_in_a_narrower_space_and_says_so(finished: tuple[Path, di
     assert "nonsense" in back.stderr
 
 
+def test_no_trials_check_everything_and_train_nothing(tmp_path: Path) -> None:
+    told = run(tmp_path, "run", "digits-mlp", "--trials", "0")
+    assert told.returncode == 0, told.stderr
+    assert "The study is sound; nothing was trained" in told.stdout
+    wrong = run(
+        tmp_path, "run", "digits-mlp", "--trials", "0", "--set", "model.init_args.wdith=3", "--set", "study=other"
+    )
+    assert wrong.returncode == 2
+    assert "wdith" in wrong.stderr
+
+
 def test_describing_commands_tell_what_is_shipped(tmp_path: Path) -> None:
     assert "tuner.models.MLP" in run(tmp_path, "models").stdout
     assert "digits-mlp" in run(tmp_path, "examples").stdout

@@ -23,7 +23,7 @@ from optuna.testing.pytest_samplers import (
 from optuna.trial import TrialState as OptunaState
 
 from tuner.errors import SpecError
-from tuner.search import OptunaCopy, PrioritySampler, Search, create_optuna_tables, search_space
+from tuner.search import OptunaCopy, PrioritySampler, Search, create_optuna_tables, open_priorities, search_space
 from tuner.search.pruners import PRUNERS
 from tuner.search.samplers import SAMPLERS
 from tuner.space import Space, read_space
@@ -892,6 +892,20 @@ def test_optuna_s_tools_find_the_best_trial_of_the_copy(url: str, objective: Obj
     finally:
         storage.remove_session()
         storage.engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("priorities", "names", "trials", "told"),
+    [
+        ({"a": 1, "b": 2}, "ab", 0, "priority 1 at 70% ±0.15, 2 at 35% ±0.11"),
+        ({"a": 1, "b": 7, "c": 9}, "abc", 30, "priority 1 at 80% ±0.50, 7 to 9 at 17% or less"),
+        ({"a": 5, "b": 8}, "ab", 0, "priority 5 at 14% ±0.07, 8 at 9%"),
+        ({"a": 1}, "az", 0, "priority 1 at 70% ±0.15, 4 at 18%"),
+        ({}, "z", 0, "each parameter at 18% ±0.07"),
+    ],
+)
+def test_the_open_priorities_in_words(priorities: dict[str, int], names: str, trials: int, told: str) -> None:
+    assert open_priorities(priorities, list(names), trials) == told
 
 
 # A space that has changed

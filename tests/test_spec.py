@@ -915,13 +915,6 @@ def test_auto_picks_a_sampler_by_space_and_budget_and_says_why(
     assert why in str(picked)
 
 
-def test_auto_takes_a_grid_where_all_of_it_fits() -> None:
-    space = {"model.a": {"choice": [1, 2, 3]}, "model.b": {"choice": ["x", "y"]}}
-    assert _study_of(space, sampler="auto", trials=6).sampler.name == "grid"
-    assert _study_of(space, sampler="auto", trials=5).sampler.name == "priority"
-    assert _study_of(space | _space(1), sampler="auto", trials=100).sampler.name == "priority"
-
-
 def test_a_sampler_that_is_named_is_taken_and_warned_of_beyond_what_it_is_made_for() -> None:
     study = _study_of(_space(30), sampler="priority", trials=600)
     assert (study.sampler.name, study.sampler.why) == ("priority", "")

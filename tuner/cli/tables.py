@@ -31,6 +31,11 @@ def result_page(result: StudyResult) -> Group:
     parts: list[Any] = [_headline(result)]
     if result.reason and result.state == "complete":
         parts.append(Text(result.reason, style="dim"))
+    if not sum(result.trials.values()):
+        parts.append(
+            Text(f"The study is sound; nothing was trained. Begin with: tuner resume {result.study} --trials 100")
+        )
+        return Group(*parts)
     if result.best is None or result.chosen is None:
         parts.append(Text(f"No trial succeeded. {result.reason or ''} See: tuner show {result.study}", style="red"))
         return Group(*parts)
@@ -42,7 +47,8 @@ def result_page(result: StudyResult) -> Group:
     where = Table.grid(padding=(0, 2))
     where.add_row("use it", f"tuner best {result.study} > best.yaml")
     where.add_row("look at it", f"tuner ui        (MLflow at {result.tracking_uri})")
-    where.add_row("go on", f"tuner resume {result.study} --trials {sum(result.trials.values()) * 2}")
+    if not result.reason:
+        where.add_row("go on", f"tuner resume {result.study} --trials {sum(result.trials.values()) * 2}")
     parts.append(where)
     return Group(*parts)
 

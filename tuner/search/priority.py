@@ -221,6 +221,8 @@ def open_priorities(priorities: Mapping[str, int], names: Sequence[str], trials:
         names: every parameter of the space.
         trials: finished trials.
     """
+    if not any(name in priorities for name in names):
+        return f"each parameter at {float(opening(UNRANKED, trials)):.0%} ±{float(width(UNRANKED, trials)):.2f}"
     ranks = sorted({max(1, priorities.get(name, UNRANKED)) for name in names})
     chances = {rank: float(opening(rank, trials)) for rank in ranks}
     opened = [rank for rank in ranks if chances[rank] >= _WIDE_OPEN or rank == ranks[0]]

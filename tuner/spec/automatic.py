@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from tuner.space import Choice, Space
+from tuner.space import Space
 
 MOST_PARAMETERS = 25
 MOST_TRIALS = 500
@@ -29,9 +28,6 @@ class Picked:
 def pick_sampler(space: Space, trials: int | None) -> Picked:
     """The sampler for this many trials of this space; without a number, for as many as there are seconds or epochs."""
     parameters = len(space.parameters)
-    points = grid_points(space)
-    if trials is not None and points is not None and points <= trials:
-        return Picked("grid", f"all {points} configurations of the space fit into {trials} trials")
     if parameters > MOST_PARAMETERS:
         return Picked("tpe", f"{parameters} parameters, and priority models up to {MOST_PARAMETERS}")
     if trials is not None and trials > MOST_TRIALS:
@@ -46,13 +42,3 @@ def pick_pruner(epochs: int, trials: int | None) -> Picked:
     if trials is not None and trials <= FEWEST_EPOCHS:
         return Picked("none", f"{trials} trials are too few to compare")
     return Picked("median", f"{epochs} epochs a trial")
-
-
-def grid_points(space: Space) -> int | None:
-    """How many configurations a space of choices alone has; None if there is a range.
-
-    Those that differ only in what does not apply count as different.
-    """
-    ranges = [parameter.range for parameter in space.parameters.values()]
-    choices = [values for values in ranges if isinstance(values, Choice)]
-    return math.prod(len(values.values) for values in choices) if len(choices) == len(ranges) else None
