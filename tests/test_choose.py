@@ -325,3 +325,14 @@ def test_in_words_the_mean_of_new_seeds_comes_before_the_lucky_value() -> None:
     apart = Chosen(trial(3, 1.0), seeded(1, 2, 3), trial(1, 1.1), seeded(5, 6, 7))
     assert "told" not in apart.in_words
     assert Chosen(trial(3, 1.25)).in_words == "1.25 in trial 3"
+
+
+def test_a_second_that_diverged_with_a_new_seed_is_no_second() -> None:
+    trials = [trial(0, 0.05), trial(1, 0.06)]
+    seeds = [trial_seed(SEED, -1 - i) for i in range(3)]
+    trials += [confirming(10 + i, 0, seed, 0.05 + 0.001 * i) for i, seed in enumerate(seeds)]
+    trials += [confirming(20, 1, seeds[0], 0.052), confirming(21, 1, seeds[1], None)]
+    chosen = choose(trials, LOSS)
+    assert chosen is not None
+    assert chosen.trial.number == 0
+    assert chosen.second is None

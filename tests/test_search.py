@@ -978,6 +978,28 @@ def test_optuna_s_tables_take_trials_of_a_changed_space(tmp_path: Path) -> None:
     assert aside == [None, {"model.kind": "b"}, {"model.x": 0.1, "model.kind": "c"}]
 
 
+@pytest.mark.parametrize(
+    "now",
+    [
+        {"choice": [0.1, 0.2]},
+        {"int": {"low": 1, "high": 3}},
+        {"float": {"low": 0.1, "high": 1.0}},
+    ],
+    ids=["another kind", "whole numbers", "another scale"],
+)
+def test_optuna_s_tables_take_trials_of_a_parameter_of_another_kind(tmp_path: Path, now: dict[str, Any]) -> None:
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    create_optuna_tables(url)
+    for number, described in enumerate(({"float": {"low": 0.1, "high": 1.0, "scale": "log"}}, now, now)):
+        space = space_of({"model.x": described})
+        copy = OptunaCopy(url, lambda _: None, "s", Objective("val_loss"), space)
+        copy.write([finished(number, space.default_params(), 1.0)])
+        copy.close()
+    trials = optuna.load_study(study_name="s", storage=url).trials
+    assert [len(trial.params) for trial in trials] == [1, 0, 0]
+    assert all("params outside Optuna's space" in trial.user_attrs for trial in trials[1:])
+
+
 # A space that can be exhausted
 
 
@@ -1057,3 +1079,46 @@ def test_a_configuration_is_completed_with_the_defaults_of_what_applies() -> Non
         "model.optimizer": "adam",
         "model.depth": 2,
     }
+
+
+def test_what_to_begin_with_keeps_its_place_in_a_space_that_has_lost_a_parameter() -> None:
+    start = [{"model.x": 0.1, "model.kind": "a"}, {"model.x": 0.6, "model.kind": "b", "model.gone": 3}]
+    for sampler in ("priority", "tpe"):
+        search = Search(space_of(NARROW), LOSS, sampler, "none", 0, EPOCHS, start)
+        assert search.propose(0) != start[0]
+        assert search.propose(1) == {"model.x": 0.6, "model.kind": "b"}
+
+
+def test_a_grid_with_ranges_is_exhausted_after_its_points() -> None:
+    space = {
+        "model.momentum": {"float": {"low": 0.0, "high": 0.999, "scale": "log_complement"}},
+        "model.rate": {"float": {"low": 1e-3, "high": 1.0, "scale": "log"}},
+        "model.norm": {"choice": ["a", "b"]},
+    }
+    search = search_of(space, "grid")
+    tried = []
+    while not search.exhausted:
+        tried.append(search.propose(len(tried)))
+        assert len(tried) <= 50
+    assert len({repr(params) for params in tried}) == 50
+
+
+def test_a_refused_proposal_is_forgotten_and_the_next_is_another() -> None:
+    search = search_of(WIDE, "priority", pruner="median")
+    for number in range(6):
+        search.see([finished(number, search.propose(number), 1.0, values=dict.fromkeys(range(1, EPOCHS), 1.0))])
+    first = search.propose(6)
+    search.refuse(6)
+    assert not search.should_prune(6, 5, 99.0), "a confirming run may get the number"
+    assert search.propose(6) != first
+
+
+def test_the_first_trials_differ_also_where_all_that_has_an_order_rests() -> None:
+    space = {
+        "model.act": {"choice": ["relu", "tanh", "elu", "gelu"]},
+        "model.optimizer": {"choice": ["sgd", "adam"]},
+        "model.beta": {"float": {"low": 0.0, "high": 1.0}, "when": {"model.optimizer": "adam"}},
+    }
+    search = search_of(space, "priority")
+    tried = [search.propose(number) for number in range(4)]
+    assert len({repr(params) for params in tried}) == 4

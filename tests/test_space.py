@@ -466,6 +466,15 @@ def test_a_choice_of_a_shipped_space_may_lose_values_that_others_wait_for() -> N
     }
 
 
+def test_a_change_of_what_the_changes_take_away_is_told() -> None:
+    optimizer = {"choice": {"values": ["adam", "adamw"], "default": "adam"}}
+    change = {"model.optimizer": optimizer, "model.momentum": {"float": {"high": 0.99}}}
+    problems = wrong({"use": "mlp", "change": change})
+    assert list(problems) == ["space.change.model.momentum"]
+    assert "only applies to values that the changes take away" in problems["space.change.model.momentum"]
+    assert "model.momentum" not in ok({"use": "mlp", "change": change | {"model.momentum": None}}).parameters
+
+
 # ---- default_when --------------------------------------------------------------------------------------------------
 
 RATE: dict[str, Any] = {

@@ -960,3 +960,25 @@ def test_a_choice_that_is_spelt_out_may_lose_values_that_others_wait_for() -> No
         "model.kind": {},
         "model.x": {"model.kind": ["b"]},
     }
+
+
+def test_a_stored_study_may_have_begun_outside_its_space_of_today() -> None:
+    study = {"study": "s", "model": {"class_path": "m.M"}, "space": _space(2), "search": {"start": {"model.p0": 0.9}}}
+    narrower = [("space.model.p0.float.high", 0.5)]
+    with pytest.raises(SpecError):
+        read_study(study, narrower)
+    assert read_study(study, narrower, stored=True).searched.parameters["model.p0"].range.contains(0.5)
+
+
+def test_a_default_stated_for_a_stored_space_takes_the_place_of_all() -> None:
+    rate = {"float": {"low": 0.0, "high": 1.0}, "default_when": {"model.kind": {"a": 0.9}}}
+    study = {
+        "study": "s",
+        "model": {"class_path": "m.M"},
+        "space": {"model.kind": {"choice": ["a", "b"]}, "model.x": rate},
+    }
+    assert read_study(study).searched.default_params() == {"model.kind": "a", "model.x": 0.9}
+    own = read_study(study, [("space.model.x.float.default", 0.3)]).searched
+    assert own.default_params() == {"model.kind": "a", "model.x": 0.3}
+    none = read_study(study, [("space.model.x.default_when", None)]).searched
+    assert none.default_params() == {"model.kind": "a", "model.x": 0.5}

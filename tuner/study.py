@@ -114,6 +114,7 @@ class Work:
                 params = self.search.propose(trial.number)
                 if self.store.propose(lease, params):
                     return trial.with_params(params)
+                self.search.refuse(trial.number)
         if trial.confirms is None:
             self._look_around()
             self.search.see([trial])
@@ -129,10 +130,10 @@ class Work:
             others = any(t.state is TrialState.RUNNING and t.number != trial.number for t in self.seen.values())
             if others or time.monotonic() - self.looked > LOOK_SECONDS:
                 self._look_around(besides=trial.number)
-            if self.search.should_prune(trial.number, report.epoch, report.value):
-                return Verdict.PRUNE
             if trial.confirms is not None:  # a run cut short confirms nothing, so it does not count
                 return Verdict.PRUNE if self._late(searching=False) else Verdict.GO_ON
+            if self.search.should_prune(trial.number, report.epoch, report.value):
+                return Verdict.PRUNE
             limit = self.spec.search.trial_time
             if self._late(searching=True) or (limit and time.monotonic() - began >= limit):
                 return Verdict.HALT

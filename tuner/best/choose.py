@@ -119,8 +119,8 @@ def choose(trials: Sequence[Trial], objective: Objective) -> Chosen | None:
     # Those that have more runs have survived those that have fewer.
     order = sorted(by_mean, key=lambda t: -len(runs[t.number])) if any(runs.values()) else contenders
     values = [tuple((run.seed, run.score) for run in runs[trial.number]) for trial in order]
-    if len(order) == 1:
-        return Chosen(order[0], values[0])
+    if len(order) == 1 or any(t.confirms == order[1].number and not _cut_short(t) and t.value is None for t in trials):
+        return Chosen(order[0], values[0])  # a second that diverged with a new seed is no second
     return Chosen(order[0], values[0], order[1], values[1])
 
 

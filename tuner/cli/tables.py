@@ -115,7 +115,7 @@ def _priorities(space: dict[str, Any]) -> str:
 
 def _leaders_table(leaders: Sequence[Trial], objective: Objective, space: dict[str, Any]) -> Table:
     """The leading trials, with those parameters in which they differ, in the order of their priorities."""
-    searched = sorted(space, key=lambda path: space[path].get("priority", 99))
+    searched = sorted(space, key=lambda path: space[path].get("priority") or 99)
     values = {path: [_number((trial.params or {}).get(path, "–")) for trial in leaders] for path in searched}
     values = {path: column for path, column in values.items() if len(set(column)) > 1}
     table = Table(box=None, header_style="bold")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import optuna
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import check_distribution_compatibility
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
@@ -56,8 +56,9 @@ class OptunaCopy:
         for known in self._study.get_trials(deepcopy=False):
             self._copied.add(known.user_attrs.get("tuner.trial"))
             for path, there in known.distributions.items():
-                # A choice whose values have changed is another parameter to Optuna.
-                if isinstance(there, CategoricalDistribution) and there != self._distributions.get(path, there):
+                try:
+                    check_distribution_compatibility(there, self._distributions.get(path, there))
+                except ValueError:  # of another kind, on another scale, other choices: to Optuna another parameter
                     del self._distributions[path]
 
     def write(self, trials: Iterable[Trial]) -> None:

@@ -178,7 +178,9 @@ class Proposer:
             hold = self._holding(chosen, shape)
             bases = np.tile(best[0], (32, 1)) if len(best) else self._at_rest(32, rng)
             steps = self._mutated(bases, chance, rng, width(self.ranks, 0))
-            drawn = self._new(hold(np.where(self.cube.has_default, steps, rng.random(steps.shape))), taken)
+            drawn = self._new(hold(np.where(self.cube.has_default, steps, rng.random(steps.shape))), taken, keep=False)
+            if len(drawn) == 0:  # all that has an order rests: step in what has none
+                drawn = self._new(hold(self._mutated(bases, opening(self.ranks, observed.trials), rng)), taken)
             chosen.append(drawn[0])
             taken = np.concatenate([taken, drawn[:1]])
         return np.stack(chosen)

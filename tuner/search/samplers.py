@@ -18,7 +18,7 @@ from optuna.samplers import BaseSampler
 from tuner.errors import Problem, SpecError
 from tuner.search.priority import PrioritySampler
 from tuner.search.search_space import straight_distribution, straighten
-from tuner.space import Choice, Space
+from tuner.space import Choice, Parameter, Space
 from tuner.trial import trial_seed
 
 
@@ -48,16 +48,16 @@ class NumberedQMCSampler(optuna.samplers.QMCSampler):
 _GRID_POINTS = 5
 
 
+def grid_values(parameter: Parameter) -> list[Any]:
+    """The values of a parameter in the grid: all of a choice, at most five of a range, evenly spaced on its scale."""
+    if isinstance(parameter.range, Choice):
+        return list(parameter.range.values)
+    return sorted({parameter.range.from_unit(i / (_GRID_POINTS - 1)) for i in range(_GRID_POINTS)})
+
+
 def _grid(space: Space) -> dict[str, list[Any]]:
-    """The values of each parameter: all of a choice, at most five of a range, evenly spaced on its scale."""
-    values: dict[str, list[Any]] = {}
-    for path, parameter in space.parameters.items():
-        if isinstance(parameter.range, Choice):
-            values[path] = list(parameter.range.values)
-        else:
-            points = {parameter.range.from_unit(i / (_GRID_POINTS - 1)) for i in range(_GRID_POINTS)}
-            values[path] = [straighten(parameter, point) for point in sorted(points)]
-    return values
+    """The grid's values as Optuna has them."""
+    return {p: [straighten(q, value) for value in grid_values(q)] for p, q in space.parameters.items()}
 
 
 class NumberedGridSampler(BaseSampler):

@@ -13,7 +13,7 @@ from optuna.trial import TrialState as OptunaState
 
 from tuner.search.priority import OUTSIDE
 from tuner.search.pruners import PRUNERS, NumberedHyperbandPruner
-from tuner.search.samplers import SAMPLERS
+from tuner.search.samplers import SAMPLERS, grid_values
 from tuner.search.search_space import bend, distribution, straight_distribution, straighten
 from tuner.space import Space
 from tuner.trial import Objective, Trial, TrialState, trial_seed
@@ -56,7 +56,8 @@ class Search:
         start: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self.space = space.starting_at(space.divide(start[0])[0]) if start else space
-        self._start = [dict(params) for params in start if not space.divide(params)[1]]
+        self._start = [None if outside else space.complete(inside) for inside, outside in map(space.divide, start)]
+        self._refused = 0
         self.objective = objective
         self._make_sampler = SAMPLERS[sampler]
         self._seed = seed
@@ -75,7 +76,8 @@ class Search:
         self._asked: dict[int, optuna.Trial] = {}  # by our number: running trials, whoever runs them
         self._done: set[int] = set()
         self._tried: set[str] = set()
-        self._all = space.configurations(_FEW)
+        among = {path: [bend(p, straighten(p, v)) for v in grid_values(p)] for path, p in space.parameters.items()}
+        self._all = space.configurations(_FEW, among if sampler == "grid" else None)
 
     @property
     def finite(self) -> bool:
@@ -95,24 +97,29 @@ class Search:
 
         Of a space that is exhausted it proposes one again.
         """
-        if number in self._asked:  # somebody else was faster with the same values
-            self._forget(number)
-        if number < len(self._start) and _identity(self._start[number]) not in self._tried:
-            trial, params = self._ask_for(self._start[number], number)
+        begin = self._start[number] if number < len(self._start) else None
+        if begin is not None and _identity(begin) not in self._tried:
+            trial, params = self._ask_for(begin, number)
         else:
             trial, params = self._ask_for_new(number)
         self._asked[number] = trial
         self._tried.add(_identity(params))
         return params
 
+    def refuse(self, number: int) -> None:
+        """Take a proposal back: somebody else was faster with the same values."""
+        self._forget(number)
+        self._refused += 1
+
     def _ask_for_new(self, number: int) -> tuple[optuna.Trial, dict[str, Any]]:
         """Ask the sampler until it proposes something new; of a small space, take something new after ten times."""
-        trial, params = self._ask(number, number)
+        draw = number + self._refused * _ATTEMPTS * _ANOTHER
+        trial, params = self._ask(number, draw)
         for attempt in range(1, _ATTEMPTS):
             if _identity(params) not in self._tried:
                 return trial, params
             self._study.tell(trial, state=OptunaState.FAIL)
-            trial, params = self._ask(number, number + attempt * _ANOTHER)
+            trial, params = self._ask(number, draw + attempt * _ANOTHER)
         if _identity(params) in self._tried and (left := self._untried()):
             self._study.tell(trial, state=OptunaState.FAIL)
             return self._ask_for(left[trial_seed(self._seed, number) % len(left)], number)

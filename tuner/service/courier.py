@@ -128,8 +128,10 @@ class Route:
         known = {number: trial.revision for number, trial in self._trials.items()}
         changed = self._store.trials(self._row.id, known)
         self._trials |= {trial.number: trial for trial in changed}
-        self._copy_to_optuna(changed)
-        self._bring_to_mlflow(waiting, last=last)
+        try:
+            self._bring_to_mlflow(waiting, last=last)
+        finally:  # neither waits for the other
+            self._copy_to_optuna(changed)
 
     def close(self) -> None:
         """Let go of the connections."""

@@ -109,6 +109,8 @@ def start(store: Store, spec: StudySpec) -> dict[str, Any]:
             log.warning(
                 "search.start: %s has %s = %r, which the space has not; its default is taken.", entry, path, value
             )
+        for path in inside.keys() - space.complete(inside).keys() if isinstance(entry, Mapping) else ():
+            log.warning("search.start: %s does not apply beside the other values of %s.", path, entry)
         if space.complete(inside) not in found:
             found.append(space.complete(inside))
     if problems:
@@ -168,7 +170,7 @@ def spec_of(row: StudyRow, overrides: Sequence[tuple[str, Any]] = (), inspect: I
         allowed = f"A study that goes on may change its space and {', '.join(sorted(budgets))}."
         hint = f"{allowed} For another study: tuner run … --set study={row.name}-2."
         raise SpecError(f"tuner resume {row.name}", [Problem(f"--set {path}", hint) for path in wrong])
-    return read_study(row.document, overrides, inspect)
+    return read_study(row.document, overrides, inspect, stored=True)
 
 
 def _shown(value: Any) -> str:

@@ -6,7 +6,17 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    field_validator,
+    model_validator,
+)
 
 Scalar = StrictBool | StrictInt | StrictFloat | StrictStr | None
 
@@ -203,6 +213,11 @@ class Parameter(Strict):
     choice: Choice | None = None
     when: dict[str, Annotated[list[Scalar], Field(min_length=1)]] = Field(default_factory=dict)
     default_when: Annotated[dict[str, dict[str, float]], Field(max_length=1)] = Field(default_factory=dict)
+
+    @field_validator("default_when", mode="before")
+    @classmethod
+    def _none_is_empty(cls, value: Any) -> Any:
+        return {} if value is None else value
 
     @model_validator(mode="before")
     @classmethod

@@ -61,11 +61,16 @@ class Space:
             parent in params and params[parent] in values for parent, values in self.parameters[path].when.items()
         )
 
-    def configurations(self, most: int) -> list[dict[str, Any]] | None:
-        """Every configuration, without what does not apply in it; None if there are more than `most`."""
+    def configurations(
+        self, most: int, among: Mapping[str, Sequence[Any]] | None = None
+    ) -> list[dict[str, Any]] | None:
+        """Every configuration, without what does not apply in it; None if there are more than `most`.
+
+        `among` says which values count of each parameter; by default all.
+        """
         found: list[dict[str, Any]] = [{}]
         for path, parameter in self.parameters.items():
-            values = parameter.range.listed
+            values = among[path] if among is not None else parameter.range.listed
             if values is None or len(found) > most:
                 return None
             found = [
@@ -205,8 +210,13 @@ def _document(value: Any, at: str, inside: tuple[str, ...] = ()) -> tuple[dict[A
     if problems:
         return None, problems
     merged = {path: _merge(base.get(path), changes[path]) if path in changes else base[path] for path in base}
-    for path in changes.keys() & base.keys():
-        merged = without_values(merged, path, removed_values(base[path], merged[path]))
+    removed = {path: removed_values(base[path], merged[path]) for path in base if path in changes}
+    for path, values in removed.items():
+        merged = without_values(merged, path, values)
+    lost = [path for path in changes if path in base and changes[path] is not None and path not in merged]
+    if lost:
+        hint = "it only applies to values that the changes take away. Drop this change too."
+        return None, [Problem(f"{at}.change.{path}", hint) for path in lost]
     merged |= {path: change for path, change in changes.items() if path not in base}
     return {path: parameter for path, parameter in merged.items() if parameter is not None}, []
 
@@ -318,6 +328,8 @@ def _space(document: Mapping[Any, Any], at: str) -> tuple[Space | None, list[Pro
             elif parent in parameters:
                 choices = parameters[parent].range
                 problems += [Problem(here, f"{parent} never is {w!r}.") for w in words if not choices.contains(w)]
+                if parameters[parent].when:
+                    problems.append(Problem(here, f"{parent} does not always apply. Name a parameter without `when`."))
     if problems:
         return None, problems
     ordered: dict[str, Parameter] = {}

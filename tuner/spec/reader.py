@@ -31,6 +31,8 @@ def read_study(
     study: str | Path | Mapping[str, Any],
     overrides: Sequence[tuple[str, Any]] = (),
     inspect: Inspect | None = None,
+    *,
+    stored: bool = False,
 ) -> StudySpec:
     """Read a study whole and check it whole.
 
@@ -38,6 +40,7 @@ def read_study(
         study: a YAML file, the name of a shipped example, or the document itself.
         overrides: values that replace what the file says, by path (`search.trials`, `model.init_args.norm`, …).
         inspect: checks the classes that the file names; without it they are believed.
+        stored: the document has been read before; its space may have changed since it began.
 
     Raises:
         StudyNotFound: there is no such file or example.
@@ -64,7 +67,7 @@ def read_study(
         problems += problems_of(error, StudySpec)
     if space is not None:
         space = space.without(_fixed(document, space, [path for path, _ in overrides]))
-    if space is not None and spec is not None:
+    if space is not None and spec is not None and not stored:
         problems += _start_problems(spec.search.start, space)
     if inspect is not None:
         wrong = {problem.path.split(".")[0] for problem in problems}
@@ -151,7 +154,7 @@ def _override_space(document: dict[str, Any], path: str, value: Any) -> None:
         space["change"] = {}
     parameters = space["change"] if named else space
     path = path.removeprefix("change.") if named else path
-    match = re.fullmatch(r"(.+?)\.((?:float|int|choice|when|priority|what|why)(?:\..+)?)", path)
+    match = re.fullmatch(r"(.+?)\.((?:float|int|choice|when|default_when|priority|what|why)(?:\..+)?)", path)
     parameter, keys = (match[1], _heading(match[2])) if match else (path, [])
     before = _copy(parameters.get(parameter))
     if keys:
@@ -163,13 +166,16 @@ def _override_space(document: dict[str, Any], path: str, value: Any) -> None:
         parameters.pop(parameter, None)
     else:
         parameters[parameter] = value
+    whole = keys == ["float"] and isinstance(value, dict) and "default" in value
+    if not named and (whole or keys == ["float", "default"]):
+        parameters[parameter].pop("default_when", None)  # who states a default states it for all
     if not named:  # a space that is spelt out; a shipped one is changed when it is read
         document["space"] = without_values(parameters, parameter, removed_values(before, parameters.get(parameter)))
 
 
 def _heading(path: str) -> list[str]:
     """The keys of a path within a parameter; what stands behind `when` is a config path and stays whole."""
-    return path.split(".", 1) if path.startswith("when.") else path.split(".")
+    return path.split(".", 1) if path.startswith(("when.", "default_when.")) else path.split(".")
 
 
 def _start_problems(start: Sequence[str | Mapping[str, Any]], space: Space) -> list[Problem]:
