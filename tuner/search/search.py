@@ -76,8 +76,8 @@ class Search:
         self._asked: dict[int, optuna.Trial] = {}  # by our number: running trials, whoever runs them
         self._done: set[int] = set()
         self._tried: set[str] = set()
-        among = {path: [bend(p, straighten(p, v)) for v in grid_values(p)] for path, p in space.parameters.items()}
-        self._all = space.configurations(_FEW, among if sampler == "grid" else None)
+        among = _grid_of(space) if sampler == "grid" else None
+        self._all = space.configurations(_FEW, among)
 
     @property
     def finite(self) -> bool:
@@ -224,6 +224,11 @@ class Search:
         params = self._straightened(params)
         distributions = {path: self._distributions[path] for path in params}
         return {"params": params, "distributions": distributions, "user_attrs": {OUTSIDE: outside} if outside else {}}
+
+
+def _grid_of(space: Space) -> dict[str, list[Any]]:
+    """The grid's values by parameter, as they come back from Optuna."""
+    return {path: [bend(p, straighten(p, v)) for v in grid_values(p)] for path, p in space.parameters.items()}
 
 
 def _identity(params: Mapping[str, Any]) -> str:

@@ -312,23 +312,21 @@ def _space(document: Mapping[Any, Any], at: str) -> tuple[Space | None, list[Pro
         except ValidationError as error:
             problems += problems_of(error, Parameter, here)
     for path, parameter in parameters.items():
-        for parent, values in parameter.when.items():
-            here = f"{at}.{path}.when.{parent}"
-            if parent == path or parent not in {str(key) for key in document}:
-                problems.append(Problem(here, f"no such parameter in the space.{did_you_mean(parent, parameters)}"))
-            elif parent in parameters:
-                choices = parameters[parent].range
+        for heading, conditions in (("when", parameter.when), ("default_when", parameter.default_when)):
+            for parent, values in conditions.items():
+                here = f"{at}.{path}.{heading}.{parent}"
+                if parent == path or parent not in {str(key) for key in document}:
+                    problems.append(Problem(here, f"no such parameter in the space.{did_you_mean(parent, parameters)}"))
+                    continue
+                if parent not in parameters:  # its own mistakes are told already
+                    continue
+                awaited = parameters[parent]
                 problems += [
-                    Problem(here, f"{parent} never is {value!r}.") for value in values if not choices.contains(value)
+                    Problem(here, f"{parent} never is {value!r}.")
+                    for value in values
+                    if not awaited.range.contains(value)
                 ]
-        for parent, words in parameter.default_when.items():
-            here = f"{at}.{path}.default_when.{parent}"
-            if parent == path or parent not in {str(key) for key in document}:
-                problems.append(Problem(here, f"no such parameter in the space.{did_you_mean(parent, parameters)}"))
-            elif parent in parameters:
-                choices = parameters[parent].range
-                problems += [Problem(here, f"{parent} never is {w!r}.") for w in words if not choices.contains(w)]
-                if parameters[parent].when:
+                if heading == "default_when" and awaited.when:
                     problems.append(Problem(here, f"{parent} does not always apply. Name a parameter without `when`."))
     if problems:
         return None, problems
