@@ -79,7 +79,8 @@ class Classifier(Network):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the validation metrics of a batch."""
         self._step(batch, "val")
-        counts = torch.bincount(batch[1], minlength=self.hparams["num_classes"])
+        zeros = torch.zeros(self.hparams["num_classes"], dtype=batch[1].dtype, device=batch[1].device)
+        counts = zeros.scatter_add(0, batch[1], torch.ones_like(batch[1]))  # bincount has no batching rule
         self._label_counts = counts if self._label_counts is None else self._label_counts + counts
 
     def on_validation_epoch_end(self) -> None:

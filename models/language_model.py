@@ -115,7 +115,8 @@ class LanguageModel(Network):
         loss, self._evaluated = self._loss(batch, self._evaluated)
         y = batch[1]
         self._nats = self._nats.to(loss.device) + loss * y.numel()
-        self._symbols = self._symbols.to(y.device) + torch.bincount(y.flatten(), minlength=len(self._symbols))
+        ones = torch.ones_like(y.flatten())
+        self._symbols = self._symbols.to(y.device).scatter_add(0, y.flatten(), ones)  # bincount has no batching rule
         self.log(f"{stage}_loss", loss, on_step=False, on_epoch=True, batch_size=y.numel())
 
     def _begin_evaluation(self) -> None:

@@ -163,7 +163,11 @@ class Network(L.LightningModule):
     def penalised(self, loss: Tensor) -> Tensor:
         """The loss that training descends: λ ‖θ‖_p^p over the weights is added to it."""
         strength = self.hyperparameter("penalty")
-        return loss + strength * lp_penalty(self.parameters(), self.hyperparameter("penalty_p")) if strength else loss
+        if not isinstance(strength, Tensor) and strength == 0:  # a tensor stands for several networks at once
+            return loss
+        penalty = lp_penalty(self.parameters(), self.hyperparameter("penalty_p"))
+        penalised: Tensor = loss + strength * penalty
+        return penalised
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser and the decay that the hyperparameters name."""

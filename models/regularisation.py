@@ -16,7 +16,7 @@ def decays(parameter: nn.Parameter) -> bool:
     return parameter.ndim > 1
 
 
-def lp_penalty(parameters: Iterable[nn.Parameter], p: float) -> Tensor:
+def lp_penalty(parameters: Iterable[nn.Parameter], p: float | Tensor) -> Tensor:
     """‖θ‖_p^p = Σ |θ_i|^p over the weights, for p ≥ 1. A scalar.
 
     p = 1 drives weights to zero one by one, p = 2 shrinks all in proportion: a strength λ of it is a `weight_decay` of
@@ -26,7 +26,9 @@ def lp_penalty(parameters: Iterable[nn.Parameter], p: float) -> Tensor:
     return torch.stack(terms).sum() if terms else torch.zeros(())
 
 
-def _power(parameter: Tensor, p: float) -> Tensor:
+def _power(parameter: Tensor, p: float | Tensor) -> Tensor:
+    if isinstance(p, Tensor):  # which stands for several networks at once
+        return parameter.abs().pow(p).sum()
     if p == 1:
         return parameter.abs().sum()
     return parameter.square().sum() if p == 2 else parameter.abs().pow(p).sum()

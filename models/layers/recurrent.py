@@ -70,7 +70,7 @@ class Recurrent(nn.Module):
         else:
             self.cell = {"gru": nn.GRU, "lstm": nn.LSTM}[cell](inputs, units, batch_first=True)
         self.unrolled = unrolled or norm != "none" or activation not in ("tanh", "relu")
-        self.activation = build_activation(activation) if cell == "rnn" and self.unrolled else None
+        self.activation = build_activation(activation) if cell == "rnn" else None
         self.norms = nn.ModuleList(norm_1d(norm, units, norm_groups) for _ in range(maps))
         self._initialise(maps)
 

@@ -6,7 +6,7 @@ What it proposes is decided in `proposal.py`; here is what Optuna asks and knows
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -108,7 +108,12 @@ class PrioritySampler(BaseSampler):
         return proposer.cube.decode(proposer.propose(self._observed(study, trial, proposer.cube, rng), rng))
 
     def cohort(
-        self, study: optuna.Study, search_space: dict[str, BaseDistribution], size: int, shape: Sequence[str] = ()
+        self,
+        study: optuna.Study,
+        search_space: dict[str, BaseDistribution],
+        size: int,
+        shape: Collection[str] = (),
+        like: Mapping[str, Any] | None = None,
     ) -> list[dict[str, Any]]:
         """Propose configurations to train together.
 
@@ -121,15 +126,17 @@ class PrioritySampler(BaseSampler):
             size: how many.
             shape: parameters on which all of them must agree (batch size, width, depth: what gives tensors their
                 shapes).
+            like: a configuration that is being trained, with which they must agree, too.
         """
         proposer = self._proposer(search_space)
-        number = len(study.get_trials(deepcopy=False))
+        number = len(study.get_trials(deepcopy=False)) if self._number is None else self._number
         rng = np.random.default_rng([self._seed, number, size])
         fixed = np.array([name in shape for name in proposer.cube.names], dtype=bool)
         if number == 0 and proposer.cube.has_default.any():
             points = proposer.sweep(size, rng, fixed)
         else:
-            points = proposer.cohort(self._observed(study, None, proposer.cube, rng), size, rng, fixed)
+            observed = self._observed(study, None, proposer.cube, rng)
+            points = proposer.cohort(observed, size, rng, fixed, proposer.cube.encode([like])[0] if like else None)
         return [proposer.cube.decode(point) for point in points]
 
     def sample_independent(

@@ -113,7 +113,12 @@ class Proposer:
         return point
 
     def cohort(
-        self, observed: Observed, size: int, rng: np.random.Generator, shape: NDArray[np.bool_] | None = None
+        self,
+        observed: Observed,
+        size: int,
+        rng: np.random.Generator,
+        shape: NDArray[np.bool_] | None = None,
+        like: Array | None = None,
     ) -> Points:
         """Points to try together, shape (size, D).
 
@@ -125,18 +130,24 @@ class Proposer:
             size: how many points.
             rng: draws the candidates.
             shape: axes on which all points must agree, with the first of them; shape (D,).
+            like: a point with which the first of them must agree there, too; shape (D,).
         """
         with _one_thread().limit(limits=1, user_api="blas"):
-            return self._cohort(observed, size, rng, shape)
+            return self._cohort(observed, size, rng, shape, [] if like is None else [like])
 
     def _cohort(
-        self, observed: Observed, size: int, rng: np.random.Generator, shape: NDArray[np.bool_] | None
+        self,
+        observed: Observed,
+        size: int,
+        rng: np.random.Generator,
+        shape: NDArray[np.bool_] | None,
+        like: list[Array],
     ) -> Points:
         trials = observed.trials
         best = observed.points[np.argsort(observed.values, kind="stable")[: min(5, 1 + trials // 5)]]
         best = self.cube.snap(best)  # they may be from before the space was changed
         if trials < FEWEST:
-            return self._unmodelled(best, observed, size, rng, shape)
+            return self._unmodelled(best, observed, size, rng, shape, like)
         values = _standardised(observed.values)
         model = GaussianProcess.fit(observed.points, values, self.cube.ordered, self._prior())
         for point in observed.running:
@@ -144,7 +155,8 @@ class Proposer:
         taken = np.concatenate([observed.points, observed.running])
         chosen: list[Array] = []
         for _ in range(size):
-            hold = self._holding(chosen, shape, self._untried(taken, shape if chosen else None, rng))
+            agreed = like or chosen
+            hold = self._holding(agreed, shape, self._untried(taken, shape if agreed else None, rng))
             score = _log_improvement(model, self.cube.inside(model.points))
             candidates = self._new(hold(self._candidates(best, trials, rng)), taken)
             point = candidates[int(np.argmax(score(candidates)))]
@@ -163,7 +175,13 @@ class Proposer:
         return Prior(np.clip(grown, math.log(0.05), math.log(5.0)))
 
     def _unmodelled(
-        self, best: Points, observed: Observed, size: int, rng: np.random.Generator, shape: NDArray[np.bool_] | None
+        self,
+        best: Points,
+        observed: Observed,
+        size: int,
+        rng: np.random.Generator,
+        shape: NDArray[np.bool_] | None,
+        like: list[Array],
     ) -> Points:
         """Small steps from the best point, or from the defaults, while there is too little to learn from.
 
@@ -175,7 +193,7 @@ class Proposer:
             chance = np.where(self.cube.ordered, chance, 0.0)
         chosen: list[Array] = []
         for _ in range(size):
-            hold = self._holding(chosen, shape)
+            hold = self._holding(like or chosen, shape)
             bases = np.tile(best[0], (32, 1)) if len(best) else self._at_rest(32, rng)
             steps = self._mutated(bases, chance, rng, width(self.ranks, 0))
             drawn = self._new(hold(np.where(self.cube.has_default, steps, rng.random(steps.shape))), taken, keep=False)
@@ -186,16 +204,16 @@ class Proposer:
         return np.stack(chosen)
 
     def _holding(
-        self, chosen: list[Array], shape: NDArray[np.bool_] | None, choice: tuple[int, float] | None = None
+        self, agreed: list[Array], shape: NDArray[np.bool_] | None, choice: tuple[int, float] | None = None
     ) -> Callable[[Points], Points]:
-        """What makes candidates agree with the first chosen point on the axes of the shape, and take a choice."""
+        """What makes candidates agree with the first of these points on the axes of the shape, and take a choice."""
 
         def hold(points: Points) -> Points:
             held = points.copy()
             if choice is not None:
                 held[:, choice[0]] = choice[1]
-            if shape is not None and chosen:
-                held = np.where(shape, chosen[0], held)
+            if shape is not None and agreed:
+                held = np.where(shape, agreed[0], held)
             return self.cube.snap(held)
 
         return hold

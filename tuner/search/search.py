@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState as OptunaState
 
-from tuner.search.priority import OUTSIDE
+from tuner.search.priority import OUTSIDE, PrioritySampler
 from tuner.search.pruners import PRUNERS, NumberedHyperbandPruner
 from tuner.search.samplers import SAMPLERS, grid_values
 from tuner.search.search_space import bend, distribution, straight_distribution, straighten
@@ -63,6 +63,7 @@ class Search:
         self._seed = seed
         # The priority sampler knows log_complement scales itself; Optuna's get them straightened.
         self._straight = sampler != "priority"
+        self._together = sampler == "priority"
         self._whole = sampler in ("gp", "cmaes")  # they learn only from complete trials that have every parameter
         self._distributions: dict[str, BaseDistribution] = {
             path: (straight_distribution if self._straight else distribution)(parameter)
@@ -106,6 +107,33 @@ class Search:
         self._tried.add(_identity(params))
         return params
 
+    def propose_together(
+        self, numbers: Sequence[int], shape: Collection[str], like: Mapping[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
+        """Propose the values of several trials to be trained in one pass, in the order of their numbers.
+
+        A sampler that knows how proposes values that agree on the parameters of the shape; others, each by itself.
+
+        Args:
+            numbers: of the trials.
+            shape: parameters on which they should agree.
+            like: the values of a trial that is being trained, with which they should agree.
+        """
+        begun = [number for number in numbers if number < len(self._start)]
+        params = {number: self.propose(number) for number in begun}
+        left = [number for number in numbers if number not in params]
+        if self._together and left:
+            sampler = self._make_sampler(self.space, left[0], self._seed)
+            if not isinstance(sampler, PrioritySampler):
+                raise TypeError(f"{type(sampler).__name__} cannot propose a cohort")
+            wanted = sampler.cohort(self._study, self._distributions, len(left), shape, like)
+            for number, values in zip(left, wanted, strict=True):
+                active = {path: values[path] for path in self.space.parameters if self.space.active(path, values)}
+                if _identity(active) not in self._tried:
+                    self._asked[number], params[number] = self._ask_for(active, number)
+                    self._tried.add(_identity(params[number]))
+        return [params[number] if number in params else self.propose(number) for number in numbers]
+
     def refuse(self, number: int) -> None:
         """Take a proposal back: somebody else was faster with the same values."""
         self._forget(number)
@@ -146,11 +174,20 @@ class Search:
 
     def should_prune(self, number: int, epoch: int, value: float) -> bool:
         """Whether the trial should stop here because others were better at this epoch."""
-        trial = self._asked.get(number)
-        if trial is None:  # a confirming run: it is trained to its end, to be compared
-            return False
-        trial.report(value, epoch)
-        return trial.should_prune()
+        return number in self.pruned_of([(number, epoch, value)])
+
+    def pruned_of(self, reports: Iterable[tuple[int, int, float]]) -> set[int]:
+        """Which of these trials should stop here: each a number, an epoch, and the objective at it.
+
+        All are heard before any is judged, so that trials of one cohort are compared with each other, too.
+        """
+        heard = []
+        for number, epoch, value in reports:
+            trial = self._asked.get(number)
+            if trial is not None:  # not a confirming run, which is trained to its end, to be compared
+                trial.report(value, epoch)
+                heard.append((number, trial))
+        return {number for number, trial in heard if trial.should_prune()}
 
     def see(self, trials: Iterable[Trial]) -> None:
         """Take note of trials as they stand in the storage: running, reported, finished."""
