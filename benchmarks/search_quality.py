@@ -411,7 +411,8 @@ def report(rows: list[dict[str, Any]], trials: int) -> dict[str, Any]:
                     if budget == budgets[0] and what == "val":
                         won[method].append(float((differences < 0).mean()))
                 print(f"  {method:<9} {what:<5} {'  '.join(told)}")
-            if own and min(len(curve) for curve in own.values()) >= trials:
+            whole = trials // COHORT * COHORT if method == "cohorts" else trials
+            if _whole(own, whole):
                 needed[method].append(reaches(own, tpe))
                 print(f"  {method:<9} reaches TPE's end after {needed[method][-1]:.0f}")
         ends = {
@@ -425,6 +426,9 @@ def report(rows: list[dict[str, Any]], trials: int) -> dict[str, Any]:
                 worse[f"{which} than random"].append(task)
     figures: dict[str, Any] = {}
     for method in methods:
+        if needed[method] and method == "cohorts":
+            passes = np.ceil(np.array(needed[method]) / COHORT)
+            figures["cohorts passes"] = round(float(np.exp(np.mean(np.log(passes)))), 1)
         if needed[method]:
             figures[f"{method} trials"] = round(float(np.exp(np.mean(np.log(needed[method])))), 1)
         if won[method]:

@@ -274,7 +274,7 @@ def test_a_duration_must_be_above_zero(study: dict[str, Any], given: Any, said: 
         ({"search": {"trials": 1.5}}, "search.trials", "must be a whole number, but got 1.5"),
         ({"search": {"epochs": 0}}, "search.epochs", "must be at least 1, but got 0"),
         ({"search": {"confirm": 101}}, "search.confirm", "must be at most 100, but got 101"),
-        ({"search": {"training": "lean"}}, "search.training", "not in this version yet. Use auto or lightning"),
+        ({"search": {"training": "fast"}}, "search.training", "'fast' is not one of: auto, lightning, lean, cohort"),
         ({"search": 3}, "search", "must be a mapping, but got 3"),
         ({"objective": {"direction": "min"}}, "objective.direction", "is not one of: minimize, maximize"),
         ({"objective": {"direction": "minimise"}}, "objective.direction", "Did you mean 'minimize'?"),

@@ -17,12 +17,20 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningCLI
 
 from tuner.errors import MissingMetric, StudyStopped, TrialInterrupted
-from tuner.training import Blueprint, LightningTraining
+from tuner.training import Blueprint, SingleTraining
 from tuner.trial import Objective, Report, TrialResult, TrialState, Verdict
 
 LOSS, ACCURACY = Objective("val_loss"), Objective("val_loss", "maximize")
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "mode")
+
+MODE: dict[str, Any] = {}
+
+
+@pytest.fixture(params=["auto", "lightning"])
+def mode(request: pytest.FixtureRequest) -> None:
+    """Who trains: all that is said here holds for the lean loop and for the Trainer."""
+    MODE["mode"] = request.param
 
 
 def config(*losses: float, class_path: str = "scripted.Scripted", trainer: Any = None, **arguments: Any) -> Any:
@@ -64,6 +72,15 @@ class Listener:
         return [report.value for report in self.reports]
 
 
+def trainer_of(
+    config: Any,
+    objective: Objective = LOSS,
+    patience: int | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> SingleTraining:
+    return SingleTraining(config, objective, patience, interrupted, mode=MODE["mode"])
+
+
 def train(
     config: Any,
     listener: Callable[[Report], Verdict] | None = None,
@@ -72,7 +89,7 @@ def train(
     keep: Path | None = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> TrialResult:
-    training = LightningTraining(config, objective, patience, interrupted)
+    training = trainer_of(config, objective, patience, interrupted)
     return training.train(config, listener or Listener(), lambda _: keep)
 
 
@@ -209,13 +226,13 @@ def test_a_module_whose_state_is_not_only_tensors_is_trained_and_saved(tmp_path:
 
 def test_whether_weights_are_kept_is_asked_once_with_the_complete_result_and_no_is_taken() -> None:
     asked: list[TrialResult] = []
-    result = LightningTraining(config(0.5), LOSS).train(config(0.5), Listener(), asked.append)  # type: ignore[arg-type]
+    result = trainer_of(config(0.5)).train(config(0.5), Listener(), asked.append)  # type: ignore[arg-type]
     assert asked == [result]
 
 
 def test_nobody_is_asked_to_keep_the_weights_of_a_pruned_trial() -> None:
     heard = Listener({1: Verdict.PRUNE})
-    training = LightningTraining(config(0.5, 0.5), LOSS)
+    training = trainer_of(config(0.5, 0.5))
     result = training.train(config(0.5, 0.5), heard, lambda _: pytest.fail("it is not complete"))
     assert result.state is TrialState.PRUNED
 
@@ -339,14 +356,14 @@ def test_a_trial_whose_code_raises_is_failed_with_the_traceback(raises: str) -> 
 
 def test_a_module_that_cannot_be_built_is_a_failed_trial_that_keeps_its_configuration() -> None:
     unable = config(0.5, class_path="scripted.Unable")
-    result = LightningTraining(config(0.5), LOSS).train(unable, Listener())
+    result = trainer_of(config(0.5)).train(unable, Listener())
     assert result.state is TrialState.FAILED
     assert "width must divide by 3" in (result.reason or "")
     assert result.config == unable
 
 
 def test_the_next_trial_is_not_harmed_by_one_that_failed() -> None:
-    training = LightningTraining(config(0.5), LOSS)
+    training = trainer_of(config(0.5))
     assert training.train(config(0.5, raises="ValueError"), Listener()).state is TrialState.FAILED
     assert training.train(config(math.nan), Listener()).state is TrialState.PRUNED
     with pytest.raises(TrialInterrupted):
@@ -388,7 +405,7 @@ def test_a_study_whose_trials_never_validate_is_stopped(without: dict[str, Any])
 
 def test_the_users_callbacks_run_beside_ours_and_those_of_the_trial_before_are_gone() -> None:
     scripted.DIARIES.clear()
-    training = LightningTraining(config(0.5), LOSS)
+    training = trainer_of(config(0.5))
     for name in ("first", "second"):
         diary = {"class_path": "scripted.Diary", "init_args": {"name": name}}
         heard = Listener()
@@ -513,12 +530,12 @@ def test_a_mistyped_argument_is_refused() -> None:
 
 
 def test_the_same_configuration_gives_the_same_numbers_to_the_last_bit() -> None:
-    training = LightningTraining(net(), LOSS)
+    training = trainer_of(net())
     first, again, other, fresh = Listener(), Listener(), Listener(), Listener()
     training.train(net(), first)
     training.train({**net(), "seed_everything": 4}, other)
     training.train(net(), again)
-    LightningTraining(net(), LOSS).train(net(), fresh)
+    trainer_of(net()).train(net(), fresh)
     assert len(first.reports) == 3
     assert first.reports == again.reports == fresh.reports
     assert first.values != other.values

@@ -394,10 +394,10 @@ def test_a_storage_that_fails_at_a_report_is_not_the_trial_s_fault(
     from tuner.errors import StorageUnavailable
     from tuner.storage import Store
 
-    def report(*_: Any) -> bool:
+    def report(*_: Any) -> None:
         raise StorageUnavailable("the storage does not answer: database is locked.")
 
-    monkeypatch.setattr(Store, "report", report)
+    monkeypatch.setattr(Store, "report_together", report)
     with pytest.raises(StorageUnavailable, match="locked"):
         tuner.run(study)
     assert {t.state.value for t in trials_of(home)} == {"waiting"}

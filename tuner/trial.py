@@ -68,11 +68,13 @@ class Report:
         epoch: how many epochs have been trained, so 1 for the first report.
         metrics: every metric that the module logged, by name.
         value: the objective's metric.
+        seconds: wall-clock seconds since the trial's training began.
     """
 
     epoch: int
     metrics: Mapping[str, float]
     value: float
+    seconds: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class TrialResult:
         config: the complete configuration, as LightningCLI reads it.
         seconds: wall-clock seconds by phase (`ask`, `build`, `train`, `report`).
         detail: the traceback of a FAILED trial.
+        trained: how: `lean`, `lightning`, `cohort of 8`, with the reason after a colon where it was not asked for.
     """
 
     state: TrialState
@@ -102,6 +105,7 @@ class TrialResult:
     config: Mapping[str, Any] | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     detail: str | None = None
+    trained: str | None = None
 
     def __post_init__(self) -> None:
         if not self.state.finished:

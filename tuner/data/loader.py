@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,6 +20,34 @@ def evaluation_size(shape: Sequence[int]) -> int:
     that training fits into. Metrics are means over samples, so they do not depend on it.
     """
     return max(1, min(1024, EVALUATED // max(1, math.prod(shape))))
+
+
+class Indexed(Protocol):
+    """A loader that can say which samples the batches of its next pass hold, and give the batch of any indices."""
+
+    tensors: tuple[Tensor, ...]
+
+    def gather(self, chosen: Tensor) -> Any:
+        """The batch of these indices, which may have more dimensions in front than those of one batch."""
+        ...
+
+
+class Pass:
+    """One pass over an indexed loader: an iterator over its batches, of which somebody may take the indices instead.
+
+    Args:
+        loader: gives the batches.
+        orders: the indices, one tensor a batch.
+    """
+
+    def __init__(self, loader: Indexed, orders: Iterator[Tensor]) -> None:
+        self.loader, self.orders = loader, orders
+
+    def __iter__(self) -> Pass:
+        return self
+
+    def __next__(self) -> Any:
+        return self.loader.gather(next(self.orders))
 
 
 class TensorLoader:
@@ -43,13 +72,30 @@ class TensorLoader:
         return len(batch_sizes(count, self.batch_size)) if self.shuffle else math.ceil(count / self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        if not self.shuffle:
-            for parts in zip(*(tensor.split(self.batch_size) for tensor in self.tensors), strict=True):
-                yield tuple([part.clone() for part in parts])
-            return
-        order = torch.randperm(len(self.tensors[0]), device=self.tensors[0].device)
-        for chosen in order.split(batch_sizes(len(order), self.batch_size)):
-            yield tuple([tensor.index_select(0, chosen) for tensor in self.tensors])
+        return Pass(self, self.orders())
+
+    def gather(self, chosen: Tensor) -> tuple[Tensor, ...]:
+        """The batch of these indices, shape (…, B)."""
+        return tuple([picked(tensor, chosen) for tensor in self.tensors])
+
+    def orders(self) -> Iterator[Tensor]:
+        """The next pass as indices: one tensor of shape (B,) a batch, for whoever gathers the batches himself.
+
+        A shuffled pass draws its order when the first batch is asked for, so with the same random state the batches
+        are those of `__iter__`.
+        """
+        count, device = len(self.tensors[0]), self.tensors[0].device
+        if self.shuffle:
+            yield from torch.randperm(count, device=device).split(batch_sizes(count, self.batch_size))
+        else:
+            yield from torch.arange(count, device=device).split(self.batch_size)
+
+
+def picked(tensor: Tensor, chosen: Tensor) -> Tensor:
+    """The entries of a tensor (N, …) at indices of any shape (…, B)."""
+    if chosen.dim() == 1:
+        return tensor.index_select(0, chosen)
+    return tensor.index_select(0, chosen.flatten()).view(*chosen.shape, *tensor.shape[1:])
 
 
 def batch_sizes(count: int, batch_size: int) -> list[int]:

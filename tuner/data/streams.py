@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from tuner.data.loader import Pass
+
 
 class Streams:
     """Iterate over a sequence in windows of `rows` parallel streams of equal length.
@@ -30,6 +32,7 @@ class Streams:
 
     def __init__(self, symbols: Tensor, rows: int, steps: int, shift: bool = False) -> None:
         self.symbols, self.rows, self.steps, self.shift = symbols, rows, steps, shift
+        self.tensors: tuple[Tensor, ...] = (symbols,)
 
     def __len__(self) -> int:
         if self.shift:
@@ -37,13 +40,18 @@ class Streams:
         return max(0, math.ceil((len(self.symbols) - 1) // self.rows / self.steps))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return Pass(self, self.orders())
+
+    def gather(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """The windows of these indices of inputs, shape (…, B, T)."""
+        return self.symbols[chosen], self.symbols[chosen + 1]
+
+    def orders(self) -> Iterator[Tensor]:
+        """The next pass as indices of the inputs: one tensor of shape (B, T) a window."""
         if len(self) == 0:
             return
         offset = int(torch.randint(self.steps, ())) if self.shift else 0
         length = (len(self.symbols) - 1 - offset) // self.rows
-        end = offset + length * self.rows
-        kept = len(self) * self.steps  # of each stream
-        inputs = self.symbols[offset:end].view(self.rows, length)[:, :kept]
-        targets = self.symbols[offset + 1 : end + 1].view(self.rows, length)[:, :kept]
-        for x, y in zip(inputs.split(self.steps, dim=1), targets.split(self.steps, dim=1), strict=True):
-            yield x.clone(memory_format=torch.contiguous_format), y.clone(memory_format=torch.contiguous_format)
+        starts = offset + length * torch.arange(self.rows, device=self.symbols.device).unsqueeze(1)
+        for begin in range(0, min(length, len(self) * self.steps), self.steps):
+            yield starts + torch.arange(begin, min(begin + self.steps, length), device=self.symbols.device)

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from tuner.cohort import CohortTraining
 from tuner.errors import StorageUnavailable, StudyStopped
 from tuner.home import Home
 from tuner.search import Search
@@ -24,7 +25,7 @@ from tuner.service.identity import gone, identity
 from tuner.spec import StudySpec, trial_config
 from tuner.storage import FAILED, Database, Lease, Store, StudyRow
 from tuner.study import Work
-from tuner.training import Blueprint, LightningTraining
+from tuner.training import Blueprint, SingleTraining
 
 log = logging.getLogger("tuner")
 
@@ -52,12 +53,15 @@ def work_on(study: str, home: Home, stop: threading.Event | Any, threads: int | 
     owner = identity()
     store.reclaim(row.id, gone)
     leases = Leases(store)
-    training = LightningTraining(
+    how = spec.search.training
+    single = SingleTraining(
         example=trial_config(spec.base_config, spec.searched.default_params(), spec.seed_everything),
         objective=spec.goal,
         patience=spec.patience,
         interrupted=stop.is_set,
+        mode="lightning" if how == "lightning" else "auto",
     )
+    training = CohortTraining(single, spec.searched, how, spec.search.cohort, spec.search.trials)
     work = Work(
         spec=spec,
         store=store,
@@ -82,7 +86,7 @@ def work_on(study: str, home: Home, stop: threading.Event | Any, threads: int | 
     )
     cpu = time.process_time()
     try:
-        _know_the_data(store, row, data_hash(spec, training.blueprint))
+        _know_the_data(store, row, data_hash(spec, single.blueprint))
         work.run()
         store.add_ledger(row.id, {"worker_cpu": time.process_time() - cpu})
     except StudyStopped as error:

@@ -65,8 +65,9 @@ class SearchSpec(Strict):
         trial_time: wall-clock seconds of one trial, which ends at the next epoch.
         start: configurations to begin with: names of stored studies, whose best is taken, files of a configuration
             (`tuner best NAME > best.yaml`), or values by path. The first one also takes the place of the defaults.
-        training: how a trial is trained.
-        cohort: trials trained in one fused pass; 1 is never.
+        training: how trials are trained: `lightning` by its Trainer, `lean` by a bare loop to the same numbers,
+            `cohort` several in one pass, `auto` by whatever is fastest and faithful.
+        cohort: trials trained in one pass, at most; 1 is never; `auto` is by what was measured.
         confirm: new seeds with which the leading configurations are run again before a best is named; 0 is off.
         patience: epochs without improvement after which a trial stops early; null is never; `auto` is a quarter of
             `max_epochs`, at least 5.
@@ -91,13 +92,9 @@ class SearchSpec(Strict):
             raise ValueError("cmaes needs a package of that name. Run: pip install 'tuner[cmaes]'")
         return value
 
-    @field_validator("training")
-    @classmethod
-    def _trained_how(cls, value: str) -> str:
-        if value in ("lean", "cohort"):
-            raise ValueError(f"{value!r} is not in this version yet. Use auto or lightning.")
-        return value
 
+ALONE = ("lightning", "lean")
+"""Ways of training by which every trial is trained alone."""
 
 BUDGETS = frozenset({"trials", "epochs", "time", "trial_time", "confirm"})
 """The keys of `search` that may change when a study goes on: they say how long, not what is searched."""
@@ -182,8 +179,8 @@ class StudySpec(Strict):
     def warnings(self) -> list[str]:
         """What the file says that has no effect, or is seldom what one wants."""
         told = list(self._noticed)
-        if isinstance(self.search.cohort, int) and self.search.cohort > 1:
-            told.append("search.cohort has no effect in this version: every trial is trained alone.")
+        if isinstance(self.search.cohort, int) and self.search.cohort > 1 and self.search.training in ALONE:
+            told.append(f"search.cohort has no effect with training: {self.search.training}, which is one by one.")
         if self.search.sampler == "priority":
             trials, parameters = self.search.trials or 0, len(self.searched.parameters)
             if trials > MOST_TRIALS or parameters > MOST_PARAMETERS:

@@ -7,7 +7,7 @@ thought dead, its trial went to another) cannot write any more.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,6 +17,7 @@ from tuner.errors import LeaseLost
 from tuner.storage.database import Database, now
 from tuner.storage.rows import (
     RUNNING,
+    Heard,
     Lease,
     Unfinished,
     epochs_spent,
@@ -38,24 +39,26 @@ class Queue:
 
     database: Database
 
-    def claim(self, study_id: int, owner: str, open_new: bool = True) -> Lease | None:
+    def claim(self, study_id: int, owner: str, open_new: bool = True, *, only_new: bool = False) -> Lease | None:
         """Take a waiting trial, or open a new one if the budget allows; None when there is neither.
 
         Args:
             study_id: the study.
             owner: who takes it.
             open_new: whether a new trial may be opened at all.
+            only_new: whether waiting ones are left to others.
         """
         with self.database.write() as session:
             study = session.get_one(StudyTable, study_id, with_for_update=True)
             if study.state != RUNNING:
                 return None
-            trial = session.scalar(
+            waiting = (
                 sa.select(TrialTable)
                 .where(TrialTable.study_id == study_id, TrialTable.state == TrialState.WAITING)
                 .order_by(TrialTable.number)
                 .limit(1)
             )
+            trial = None if only_new else session.scalar(waiting)
             if trial is None:
                 if not (open_new and self._budget_left(session, study)):
                     return None
@@ -100,20 +103,35 @@ class Queue:
     def report(self, lease: Lease, report: Report) -> bool:
         """Write what a trial says after an epoch; the answer says whether the study still runs.
 
-        The one write that happens at every epoch, so it is three bare statements.
+        Raises:
+            LeaseLost: the trial belongs to another worker now.
         """
+        heard = self.report_together([(lease, report)])
+        if heard.lost:
+            raise _lost(lease)
+        return heard.running
+
+    def report_together(self, said: Sequence[tuple[Lease, Report]]) -> Heard:
+        """Write what several trials of a study say, each after an epoch, in one transaction.
+
+        The one write that happens at every epoch, so it is three bare statements if all are in the same epoch.
+        """
+        lost: set[int] = set()
         with self.database.connection() as connection:
-            changed = connection.execute(
-                _REPORTED, {"trial": lease.trial_id, "held": lease.token, "done": report.epoch}
-            ).rowcount
-            if changed != 1:
-                raise _lost(lease)
-            metrics = _json_numbers(report.metrics)
-            connection.execute(
-                _NEW_REPORT,
-                {"trial_id": lease.trial_id, "epoch": report.epoch, "value": report.value, "metrics": metrics},
-            )
-            return bool(connection.execute(_STATE, {"study": lease.study_id}).scalar() == RUNNING)
+            for epoch in sorted({report.epoch for _, report in said}):
+                held = [lease for lease, report in said if report.epoch == epoch]
+                ours = sa.or_(*(_held(lease) for lease in held))
+                told = _REPORTED.where(ours).values(epochs=epoch).returning(TrialTable.id)
+                lost |= {lease.trial_id for lease in held} - set(connection.execute(told).scalars())
+            rows = [
+                {"trial_id": lease.trial_id, "epoch": r.epoch, "value": r.value, "metrics": _json_numbers(r.metrics)}
+                for lease, r in said
+                if lease.trial_id not in lost
+            ]
+            if rows:
+                connection.execute(_NEW_REPORT, rows)
+            running = connection.execute(_STATE, {"study": said[0][0].study_id}).scalar() == RUNNING
+        return Heard(running, frozenset(lost))
 
     def epochs_left(self, study_id: int) -> int | None:
         """How many epochs a running proposal may still train, or None when they are not limited.
@@ -143,7 +161,9 @@ class Queue:
                 detail=result.detail,
                 infeasible=result.infeasible,
                 config=None if result.config is None else dict(result.config),
+                trained=result.trained,
                 seconds=dict(result.seconds),
+                spent_seconds=sum(result.seconds.values()) or None,
                 finished_at=now(),
                 owner=None,
             )
@@ -231,23 +251,22 @@ class Queue:
 
     def _fenced(self, session: Session, lease: Lease, **values: Any) -> None:
         changed = session.execute(
-            sa.update(TrialTable)
-            .where(
-                TrialTable.id == lease.trial_id,
-                TrialTable.token == lease.token,
-                TrialTable.state == TrialState.RUNNING,
-            )
-            .values(revision=TrialTable.revision + 1, **values)
+            sa.update(TrialTable).where(_held(lease)).values(revision=TrialTable.revision + 1, **values)
         )
         if changed.rowcount != 1:  # type: ignore[attr-defined]
-            raise LeaseLost(
-                f"trial {lease.trial.number} belongs to another worker now; this one's work on it is dropped"
-            )
+            raise _lost(lease)
 
     @staticmethod
     def _requeue(session: Session, trial: TrialTable, *, counts: bool) -> None:
         moment = session.execute(sa.select(now())).scalar_one()
-        trial.wasted_seconds += max(0.0, moment - (trial.started_at or moment))
+        together = session.scalar(  # trials of one cohort share their worker's time
+            sa.select(sa.func.count()).where(
+                TrialTable.study_id == trial.study_id,
+                TrialTable.owner == trial.owner,
+                TrialTable.state == TrialState.RUNNING,
+            )
+        )
+        trial.wasted_seconds += max(0.0, moment - (trial.started_at or moment)) / max(1, together or 1)
         trial.wasted_epochs += trial.epochs
         trial.epochs, trial.owner = 0, None
         trial.token += 1
@@ -293,17 +312,16 @@ class Queue:
         return bool(promised < search["epochs"])
 
 
-_REPORTED = (
-    sa.update(TrialTable)
-    .where(
-        TrialTable.id == sa.bindparam("trial"),
-        TrialTable.token == sa.bindparam("held"),
-        TrialTable.state == TrialState.RUNNING,
-    )
-    .values(revision=TrialTable.revision + 1, epochs=sa.bindparam("done"), lease_until=now() + LEASE_SECONDS)
-)
+_REPORTED = sa.update(TrialTable).values(revision=TrialTable.revision + 1, lease_until=now() + LEASE_SECONDS)
 _NEW_REPORT = sa.insert(ReportTable).values(at=now())
 _STATE = sa.select(StudyTable.state).where(StudyTable.id == sa.bindparam("study"))
+
+
+def _held(lease: Lease) -> sa.ColumnElement[bool]:
+    """Whether a row is the lease's trial and still its owner's."""
+    return sa.and_(
+        TrialTable.id == lease.trial_id, TrialTable.token == lease.token, TrialTable.state == TrialState.RUNNING
+    )
 
 
 def _lost(lease: Lease) -> LeaseLost:

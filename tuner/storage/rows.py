@@ -51,6 +51,19 @@ class Lease:
 
 
 @dataclass(frozen=True)
+class Heard:
+    """The answer to reports of several trials.
+
+    Attributes:
+        running: whether the study still runs.
+        lost: the ids of trials that belong to other workers now, whose reports were not written.
+    """
+
+    running: bool
+    lost: frozenset[int]
+
+
+@dataclass(frozen=True)
 class Unfinished:
     """How many trials of a study wait for a worker, and how many run."""
 
@@ -159,6 +172,7 @@ def to_trial(row: TrialTable, values: Mapping[int, float]) -> Trial:
             reason=row.reason,
             infeasible=row.infeasible,
             config=row.config,
+            trained=row.trained,
             seconds=row.seconds or {},
             detail=row.detail,
         )

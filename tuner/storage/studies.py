@@ -147,7 +147,9 @@ class Studies:
             TrialTable.confirms.is_not(None).label("confirms"),
             sa.func.count().label("trials"),
             sa.func.sum(TrialTable.epochs + TrialTable.wasted_epochs).label("epochs"),
-            sa.func.sum(sa.func.coalesce(TrialTable.finished_at - TrialTable.started_at, 0.0)).label("spent"),
+            sa.func.sum(
+                sa.func.coalesce(TrialTable.spent_seconds, TrialTable.finished_at - TrialTable.started_at, 0.0)
+            ).label("spent"),
             sa.func.sum(TrialTable.wasted_seconds).label("wasted"),
         )
         with self.database.read() as session:

@@ -65,6 +65,8 @@ class TrialTable(Base):
     infeasible: Mapped[bool] = mapped_column(Boolean, default=False)
     config: Mapped[dict[str, Any] | None]
     seconds: Mapped[dict[str, Any] | None]
+    trained: Mapped[str | None] = mapped_column(Text)
+    spent_seconds: Mapped[float | None] = mapped_column(Float)
     wasted_seconds: Mapped[float] = mapped_column(Float, default=0.0)
     wasted_epochs: Mapped[int] = mapped_column(Integer, default=0)
     started_at: Mapped[float | None] = mapped_column(Float)

@@ -129,6 +129,8 @@ class MLflowTracker:
                 result, ended = trial.result, int((trial.finished or 0) * 1000)
                 if result.reason:
                     tags["tuner.reason"] = result.reason
+                if result.trained:
+                    tags["tuner.trained"] = result.trained
                 if result.detail:
                     tags["tuner.traceback"] = result.detail
                 best = {f"best_{name}": value for name, value in result.metrics.items()}

@@ -15,6 +15,8 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from tuner.training.again import Again, form_of
+
 # What a trial needs nothing of, unless its study file asks for it; and it trains on one device, so that workers share.
 LEAN_TRAINER: Mapping[str, Any] = {
     "logger": False,
@@ -27,13 +29,27 @@ LEAN_TRAINER: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Built:
-    """The objects of one trial, and the configuration with every argument filled in."""
+class Parts:
+    """What a trial trains.
+
+    Attributes:
+        module: the model.
+        datamodule: the data, or None where the module has its own.
+        config: the configuration with every argument of its classes filled in; of the trainer, what was asked for.
+        arguments: all arguments of the trainer, as plain values.
+    """
 
     module: L.LightningModule
     datamodule: L.LightningDataModule | None
-    trainer: L.Trainer
     config: dict[str, Any]
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Built(Parts):
+    """What a trial trains, and Lightning's Trainer for it."""
+
+    trainer: L.Trainer
 
 
 class Blueprint(LightningCLI):
@@ -53,6 +69,7 @@ class Blueprint(LightningCLI):
         self._trainer_parser = LightningArgumentParser(exit_on_error=False)
         self._trainer_parser.add_lightning_class_args(L.Trainer, "trainer")
         self._trainers: dict[str, tuple[Namespace, dict[str, Any]]] = {}
+        self._again: dict[str, Again] = {}
         super().__init__(
             args=_without_trainer(config),
             run=False,
@@ -81,15 +98,8 @@ class Blueprint(LightningCLI):
             super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        """A trainer for the configuration at hand, with callbacks of its own."""
-        parsed, plain = self._parsed_trainer(self._asked_trainer)
-        has_classes = "class_path" in json.dumps(plain, default=repr)
-        arguments = (
-            self._trainer_parser.instantiate_classes(parsed.clone())["trainer"].as_dict() if has_classes else plain
-        )
-        named = arguments.get("callbacks") or []
-        callbacks = [*(named if isinstance(named, list) else [named]), *self._callbacks]
-        return L.Trainer(**{**arguments, **kwargs, "callbacks": callbacks})
+        """Build no trainer with module and data: `trainer` does, for those who need one."""
+        return None  # type: ignore[return-value]
 
     def build(self, config: Mapping[str, Any], callbacks: list[L.Callback]) -> Built:
         """Seed everything, then build module, data and trainer.
@@ -98,14 +108,47 @@ class Blueprint(LightningCLI):
             config: `seed_everything`, `model`, `data` and `trainer` as LightningCLI reads them.
             callbacks: added to those that the configuration names.
         """
-        self._asked_trainer = config.get("trainer", {})
-        self._callbacks = callbacks
+        parts = self.parts(config)
+        return Built(**vars(parts), trainer=self.trainer_for(config, callbacks))
+
+    def parts(self, config: Mapping[str, Any]) -> Parts:
+        """Seed everything, then build module and data.
+
+        Args:
+            config: as `build` takes it.
+        """
+        asked = config.get("trainer", {})
+        _, arguments = self._parsed_trainer(asked)
+        form = form_of(config)
+        if form is not None and (again := self._again.get(form)) is not None:
+            self.config_dump = again.filled(config)
+            L.seed_everything(self.config_dump["seed_everything"], workers=True)
+            return Parts(*again.build(self.config_dump), self._complete(asked), arguments)
         self.config = self.parser.parse_object(_without_trainer(config))
         self.__dict__.pop("config_dump", None)  # LightningCLI's cache of the configuration before
         self._set_seed()
         self.instantiate_classes()
         self._dump_config()
-        return Built(self.model, self.datamodule, self.trainer, self._complete())
+        if form is not None:
+            owners = {"model": type(self.model), "data": type(self.datamodule)}
+            if (again := Again(config, self.config_dump, owners)).works:
+                self._again[form] = again
+        return Parts(self.model, self.datamodule, self._complete(asked), arguments)
+
+    def trainer_for(self, config: Mapping[str, Any], callbacks: list[L.Callback]) -> L.Trainer:
+        """A trainer with callbacks of its own; building one draws no random numbers.
+
+        Args:
+            config: as `build` takes it.
+            callbacks: added to those that the configuration names.
+        """
+        parsed, plain = self._parsed_trainer(config.get("trainer", {}))
+        has_classes = "class_path" in json.dumps(plain, default=repr)
+        arguments = (
+            self._trainer_parser.instantiate_classes(parsed.clone())["trainer"].as_dict() if has_classes else plain
+        )
+        named = arguments.get("callbacks") or []
+        return L.Trainer(**{**arguments, "callbacks": [*(named if isinstance(named, list) else [named]), *callbacks]})
 
     def _parsed_trainer(self, asked: Mapping[str, Any]) -> tuple[Namespace, dict[str, Any]]:
         """The trainer's arguments, as the parser has them and as plain values; parsed once for equal ones."""
@@ -116,14 +159,14 @@ class Blueprint(LightningCLI):
             self._trainers[key] = (parsed, dumped)
         return self._trainers[key]
 
-    def _complete(self) -> dict[str, Any]:
+    def _complete(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """The configuration with complete init_args; of the trainer, only what was asked for."""
         filled: dict[str, Any] = copy.deepcopy(self.config_dump)
         complete = {"seed_everything": filled["seed_everything"], "model": filled["model"]}
         if filled.get("data") is not None:
             complete["data"] = filled["data"]
-        _, plain = self._parsed_trainer(self._asked_trainer)
-        complete["trainer"] = {key: copy.deepcopy(plain[key]) for key in self._asked_trainer}
+        _, plain = self._parsed_trainer(asked)
+        complete["trainer"] = {key: copy.deepcopy(plain[key]) for key in asked}
         return complete
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning as L
@@ -23,6 +23,7 @@ class Observer(L.Callback):
         patience: epochs without improvement after which the trial stops early; None is never.
         on_report: told of every epoch's validation; answers whether to go on.
         interrupted: asked at every batch; True drops the trial at once.
+        known: epochs that were reported before, by a run that was given up; they are not reported again.
 
     Attributes:
         best: the report of the best epoch so far.
@@ -44,12 +45,18 @@ class Observer(L.Callback):
     on_validation_batch_end = None  # type: ignore[assignment]
 
     def __init__(
-        self, objective: Objective, patience: int | None, on_report: OnReport, interrupted: Callable[[], bool]
+        self,
+        objective: Objective,
+        patience: int | None,
+        on_report: OnReport,
+        interrupted: Callable[[], bool],
+        known: int = 0,
     ) -> None:
         self.objective = objective
         self.patience = patience
         self.on_report = on_report
         self.interrupted = interrupted
+        self.known = known
         self.best: Report | None = None
         self.last: Report | None = None
         self.weights: dict[str, Any] = {}
@@ -57,6 +64,7 @@ class Observer(L.Callback):
         self.pruned = False
         self.reason: str | None = None
         self.report_seconds = 0.0
+        self._began = time.perf_counter()
         self._validated: tuple[float, dict[str, float]] | None = None  # the best validation of this epoch
         self._at_validation: dict[str, float] = {}  # every metric as it stood at the latest validation
 
@@ -85,18 +93,14 @@ class Observer(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Report the epoch, if it was validated: by now its training metrics are complete, too."""
-        if self._validated is None:
+        report = self.drafted(trainer)
+        if report is None:
             return
-        value, validated = self._validated
-        self._validated = None
-        # What has changed since the latest validation are the epoch's training metrics; the rest stays as validated.
-        now = {name: float(metric) for name, metric in trainer.callback_metrics.items()}
-        trained = {name: metric for name, metric in now.items() if self._at_validation.get(name) != metric}
-        report = self.last = Report(trainer.current_epoch + 1, validated | trained, value)
+        self.last, self._validated = report, None
         if self.best is None or self.objective.better(report.value, self.best.value):
             self.best, self.reason = report, None
         started = time.perf_counter()
-        verdict = self.on_report(report)
+        verdict = self.on_report(report) if report.epoch > self.known else Verdict.GO_ON
         self.report_seconds += time.perf_counter() - started
         if verdict is Verdict.GIVE_BACK:
             raise TrialInterrupted("asked to stop")
@@ -111,6 +115,33 @@ class Observer(L.Callback):
             trainer.fit_loop.epoch_loop.min_steps = None
         if self.reason is not None:
             trainer.should_stop = True
+
+    def drafted(self, trainer: L.Trainer) -> Report | None:
+        """What it will report of the epoch at hand; None if that was not validated."""
+        if self._validated is None:
+            return None
+        value, validated = self._validated
+        # What has changed since the latest validation are the epoch's training metrics; the rest stays as validated.
+        now = {name: float(metric) for name, metric in trainer.callback_metrics.items()}
+        trained = {name: metric for name, metric in now.items() if self._at_validation.get(name) != metric}
+        return Report(trainer.current_epoch + 1, validated | trained, value, time.perf_counter() - self._began)
+
+    def anew(self) -> Observer:
+        """An observer for a run that starts the same trial again."""
+        known = max(self.known, self.last.epoch if self.last else 0)
+        other = Observer(self.objective, self.patience, self.on_report, self.interrupted, known)
+        other.report_seconds = self.report_seconds
+        return other
+
+    def remember(self) -> dict[str, Any]:
+        """What it knows between two epochs. Lightning would write a `state_dict` into a user's files."""
+        best, last = (None if report is None else vars(report) for report in (self.best, self.last))
+        return {"best": best, "last": last, "weights": self.weights, "epochs": self.epochs, "reason": self.reason}
+
+    def recall(self, state: Mapping[str, Any]) -> None:
+        """Go on from what another observer remembers."""
+        self.best, self.last = (None if state[key] is None else Report(**state[key]) for key in ("best", "last"))
+        self.weights, self.epochs, self.reason = state["weights"], state["epochs"], state["reason"]
 
 
 def _kept(entry: Any) -> Any:

@@ -1,4 +1,4 @@
-"""One trial on Lightning's own Trainer."""
+"""One trial: in the lean loop where that is known to give the Trainer's numbers, else on Lightning's own Trainer."""
 
 from __future__ import annotations
 
@@ -7,34 +7,100 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import lightning as L
 import torch
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from tuner.errors import StudyStopped, TrialFailed, TrialInterrupted, TrialOutOfMemory
-from tuner.training.blueprint import Blueprint, Built
+from tuner.training.blueprint import Blueprint, Parts
+from tuner.training.borrowed import SIGTERMException
+from tuner.training.checkpoint import checkpoint_of
+from tuner.training.covered import uncovered
+from tuner.training.interruption import noticing_sigterm
+from tuner.training.lean import Lean
 from tuner.training.observer import Observer
+from tuner.training.rng import random_state, restore_random
+from tuner.training.settings import Settings
+from tuner.training.shadow import disagreement
+from tuner.training.snapshot import Snapshot, SnapshotUnusable, known_epochs
+from tuner.training.stand_in import NotLean
 from tuner.trial import Objective, OnReport, Report, TrialResult, TrialState, Verdict
 
 log = logging.getLogger("tuner")
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed")
 
+Mode = Literal["auto", "lean", "lightning"]
+"""Who trains: `auto` and `lean` are the lean loop where it is faithful and else the Trainer; `lightning` is that."""
+
 KeepWeights = Callable[[TrialResult], Path | None]
 """Given a complete result, says where to save its weights, or None when others are better."""
 
+KeepSnapshot = Callable[[Callable[[], dict[str, Any]]], None]
+"""Called after an epoch with what makes a snapshot, which it may call, write down, or leave alone."""
 
-class LightningTraining:
-    """Trains configurations one after the other, each exactly as LightningCLI's `fit` would.
+
+@dataclass
+class Run:
+    """What is known of a trial while it runs.
+
+    Attributes:
+        began: when training began, the trial being built.
+        trained: who trains it, and why.
+        save: writes a Lightning checkpoint of the module as it is.
+    """
+
+    config: Mapping[str, Any]
+    observer: Observer
+    began: float
+    parts: Parts | None = None
+    trained: str | None = None
+    save: Callable[[Path], None] | None = None
+
+    def begin(self, trained: str, save: Callable[[Path], None]) -> None:
+        """Somebody begins to train it, perhaps after another one gave up."""
+        if self.trained is None:
+            self.began = time.perf_counter()
+        self.trained, self.save = trained, save
+
+
+@dataclass
+class Begun:
+    """A trial whose steps somebody else makes.
+
+    Attributes:
+        run: what is known of it.
+        lean: its loop, before the first epoch.
+        seconds: what building it took.
+    """
+
+    run: Run
+    lean: Lean
+    seconds: float
+
+    @property
+    def module(self) -> L.LightningModule:
+        """The module that is trained."""
+        return self.lean.module
+
+    @property
+    def observer(self) -> Observer:
+        """What watches it."""
+        return self.lean.observer
+
+
+class SingleTraining:
+    """Trains configurations one after the other, each to the numbers that LightningCLI's `fit` gives.
 
     Args:
         example: any valid configuration of the study, to prepare the parser with.
         objective: decides which epoch's weights are kept.
         patience: epochs without improvement after which a trial stops early; None is never.
         interrupted: asked at every batch; True drops the trial at once.
+        mode: who trains.
     """
 
     def __init__(
@@ -43,14 +109,21 @@ class LightningTraining:
         objective: Objective,
         patience: int | None = None,
         interrupted: Callable[[], bool] = lambda: False,
+        mode: Mode = "auto",
     ) -> None:
         self.blueprint = Blueprint(example)
         self.objective = objective
         self.patience = patience
         self.interrupted = interrupted
+        self.mode = mode
 
     def train(
-        self, config: Mapping[str, Any], on_report: OnReport, keep_weights: KeepWeights = lambda _: None
+        self,
+        config: Mapping[str, Any],
+        on_report: OnReport,
+        keep_weights: KeepWeights = lambda _: None,
+        snapshot: Snapshot | None = None,
+        keep_snapshot: KeepSnapshot | None = None,
     ) -> TrialResult:
         """Train one configuration to its end.
 
@@ -58,6 +131,8 @@ class LightningTraining:
             config: `seed_everything`, `model`, `data` and `trainer`, as LightningCLI reads them.
             on_report: told of every epoch; answers whether to go on.
             keep_weights: asked when the trial is complete.
+            snapshot: where an interrupted run of this configuration was; its epochs are not reported again.
+            keep_snapshot: called after every epoch but the last; not by the Trainer.
 
         Returns:
             The result; a trial that diverges or runs out of memory is PRUNED and infeasible, one whose code raises
@@ -76,15 +151,12 @@ class LightningTraining:
                 unreported.append(error)  # not the trial's fault: it rises below, whatever Lightning does with it
                 raise
 
-        observer = Observer(self.objective, self.patience, reported, self.interrupted)
         started = time.perf_counter()
-        built_at = started
-        built: Built | None = None
+        observer = Observer(self.objective, self.patience, reported, self.interrupted, known_epochs(snapshot))
+        run = Run(config, observer, started)
         try:
-            built = self.blueprint.build(config, [observer])
-            built_at = time.perf_counter()
-            built.trainer.fit(built.module, datamodule=built.datamodule)
-            outcome: dict[str, Any] = self._finished(observer)
+            self._run(run, snapshot, keep_snapshot)
+            outcome: dict[str, Any] = _finished(run.observer)
         except (TrialInterrupted, StudyStopped):
             raise
         except SIGTERMException as error:
@@ -94,55 +166,153 @@ class LightningTraining:
                 raise unreported[0] from error
             outcome = _failure(error)
         ended = time.perf_counter()
+        reporting = run.observer.report_seconds
         result = TrialResult(
             **outcome,
-            epochs=observer.epochs,
-            config=built.config if built else dict(config),
-            seconds={
-                "build": built_at - started,
-                "train": ended - built_at - observer.report_seconds,
-                "report": observer.report_seconds,
-            },
+            epochs=run.observer.epochs,
+            config=run.parts.config if run.parts else dict(config),
+            trained=run.trained,
+            seconds={"build": run.began - started, "train": ended - run.began - reporting, "report": reporting},
         )
-        if built is not None and result.state is TrialState.COMPLETE:
-            result = self._saved(built, observer, result, keep_weights(result))
-        return result
+        return _saved(run, result, keep_weights(result)) if result.state is TrialState.COMPLETE else result
 
-    @staticmethod
-    def _finished(observer: Observer) -> dict[str, Any]:
-        if observer.best is None:
-            raise StudyStopped(
-                "no epoch was validated, so nothing can be compared. "
-                "Give the module a validation_step, the data a val_dataloader, and trainer.max_epochs at least 1."
-            )
-        return {
-            "state": TrialState.PRUNED if observer.pruned else TrialState.COMPLETE,
-            "value": observer.best.value,
-            "metrics": observer.best.metrics,
-            "best_epoch": observer.best.epoch,
-            "reason": observer.reason,
-        }
+    def begin(self, config: Mapping[str, Any]) -> Begun:
+        """Build a trial and begin its lean loop, for whoever makes the steps himself.
 
-    @staticmethod
-    def _saved(built: Built, observer: Observer, result: TrialResult, path: Path | None) -> TrialResult:
-        """Save the best epoch's weights as a Lightning checkpoint; a result is not lost because its weights are."""
-        if path is None:
-            return result
+        Raises:
+            NotLean: the lean loop does not cover it.
+        """
+        started = time.perf_counter()
+        run = Run(config, Observer(self.objective, self.patience, lambda _: Verdict.GO_ON, self.interrupted), started)
+        run.parts = self.blueprint.parts(config)
+        if (reason := self._against_lean(run)) is not None:
+            raise NotLean(reason)
+        loop = self._lean(run)
+        loop.begin()
+        return Begun(run, loop, time.perf_counter() - started)
+
+    def ended(
+        self, begun: Begun, error: Exception | None, seconds: float, trained: str, keep_weights: KeepWeights
+    ) -> TrialResult:
+        """The result of such a trial, whose weights are saved if they are to be kept.
+
+        Args:
+            begun: the trial.
+            error: what its code has raised, if that ended it.
+            seconds: what its training took.
+            trained: how it was trained.
+            keep_weights: asked when the trial is complete.
+
+        Raises:
+            StudyStopped: the study itself is wrong (the objective's metric is not logged).
+        """
+        run = begun.run
+        if isinstance(error, StudyStopped | TrialInterrupted):
+            raise error
         try:
-            LightningTraining._save(built, observer, path)
-        except (OSError, RuntimeError) as error:
-            log.warning("the weights of a trial could not be saved at %s: %s", path, error)
-            told = f"its weights could not be saved: {error}"
-            return replace(result, reason=f"{result.reason}; {told}" if result.reason else told)
-        return result
+            if error is not None:
+                begun.lean.abandon(error)
+                raise error
+            begun.lean.end()
+            outcome = _finished(run.observer)
+        except StudyStopped:
+            raise
+        except Exception as raised:  # noqa: BLE001 - the user's code ran there and may have raised anything
+            outcome = _failure(raised)
+        result = TrialResult(
+            **outcome,
+            epochs=run.observer.epochs,
+            config=_built(run).config,
+            trained=trained,
+            seconds={"build": begun.seconds, "train": seconds, "report": 0.0},
+        )
+        return _saved(run, result, keep_weights(result)) if result.state is TrialState.COMPLETE else result
 
-    @staticmethod
-    def _save(built: Built, observer: Observer, path: Path) -> None:
-        built.module.load_state_dict(observer.weights)
+    def _against_lean(self, run: Run) -> str | None:
+        """Why the lean loop does not train a trial, as far as that is known before."""
+        parts = _built(run)
+        reason = uncovered(parts.module, parts.datamodule, parts.arguments)
+        return reason or disagreement(self.blueprint, run.config, parts)
+
+    def _run(self, run: Run, snapshot: Snapshot | None, keep_snapshot: KeepSnapshot | None) -> None:
+        """Build the trial and train it by whoever may."""
+        random = random_state()
+        run.parts = self.blueprint.parts(run.config)
+        if self.mode == "lightning":
+            return self._run_lightning(run, "lightning")
+        reason = self._against_lean(run)
+        while reason is None:
+            try:
+                return self._run_lean(run, snapshot, keep_snapshot)
+            except SnapshotUnusable as error:
+                log.warning("a trial starts anew, since its snapshot cannot be used: %s", error)
+                snapshot = None
+            except NotLean as refused:
+                reason = str(refused)
+            run.observer = run.observer.anew()
+            restore_random(random)
+            run.parts = self.blueprint.parts(run.config)
+        return self._run_lightning(run, f"lightning: {reason}")
+
+    def _run_lean(self, run: Run, snapshot: Snapshot | None, keep_snapshot: KeepSnapshot | None) -> None:
+        loop = self._lean(run)
+        with noticing_sigterm() as terminated:
+            run.observer.interrupted = lambda: self.interrupted() or terminated()
+            loop.fit(snapshot, keep_snapshot)
+
+    def _lean(self, run: Run) -> Lean:
+        parts = _built(run)
+        loop = Lean(parts.module, parts.datamodule, Settings.of(parts.arguments), run.observer)
+
+        def save(path: Path) -> None:
+            trainer = loop.trainer
+            torch.save(checkpoint_of(parts.module, parts.datamodule, trainer.current_epoch, trainer.global_step), path)
+
+        run.begin("lean", save)
+        return loop
+
+    def _run_lightning(self, run: Run, why: str) -> None:
+        parts = _built(run)
+        trainer = self.blueprint.trainer_for(run.config, [run.observer])
+        run.begin(why, lambda path: trainer.save_checkpoint(path, weights_only=True))
+        trainer.fit(parts.module, datamodule=parts.datamodule)
+
+
+def _built(run: Run) -> Parts:
+    assert run.parts is not None  # noqa: S101
+    return run.parts
+
+
+def _finished(observer: Observer) -> dict[str, Any]:
+    if observer.best is None:
+        raise StudyStopped(
+            "no epoch was validated, so nothing can be compared. "
+            "Give the module a validation_step, the data a val_dataloader, and trainer.max_epochs at least 1."
+        )
+    return {
+        "state": TrialState.PRUNED if observer.pruned else TrialState.COMPLETE,
+        "value": observer.best.value,
+        "metrics": observer.best.metrics,
+        "best_epoch": observer.best.epoch,
+        "reason": observer.reason,
+    }
+
+
+def _saved(run: Run, result: TrialResult, path: Path | None) -> TrialResult:
+    """Save the best epoch's weights as a Lightning checkpoint; a result is not lost because its weights are."""
+    if path is None or run.save is None:
+        return result
+    try:
+        _built(run).module.load_state_dict(run.observer.weights)
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".part")
-        built.trainer.save_checkpoint(unfinished, weights_only=True)
+        run.save(unfinished)
         unfinished.replace(path)
+    except (OSError, RuntimeError, NotLean) as error:
+        log.warning("the weights of a trial could not be saved at %s: %s", path, error)
+        told = f"its weights could not be saved: {error}"
+        return replace(result, reason=f"{result.reason}; {told}" if result.reason else told)
+    return result
 
 
 def _failure(error: Exception) -> dict[str, Any]:
@@ -170,8 +340,13 @@ def _place(error: Exception) -> str:
 def _as_trial_error(error: Exception) -> TrialFailed | None:
     if isinstance(error, TrialFailed):
         return error
+    text = str(error)
+    return TrialOutOfMemory(f"out of memory: {text.splitlines()[0] if text else 'host'}") if exhausted(error) else None
+
+
+def exhausted(error: Exception) -> bool:
+    """Whether an error says that there is not enough memory."""
     text = str(error).lower()
-    exhausted = isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and any(sign in text for sign in _OUT_OF_MEMORY)
     )
-    return TrialOutOfMemory(f"out of memory: {str(error).splitlines()[0] if text else 'host'}") if exhausted else None

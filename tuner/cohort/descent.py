@@ -1,0 +1,335 @@
+"""torch's optimisers on the rows of a cohort, each row with hyperparameters of its own.
+
+The trials' optimisers stay what holds the hyperparameters, so that any scheduler works: it changes its own optimiser,
+and `refresh` reads that. The formulas are those of `torch.optim`, in the same order of operations.
+"""
+
+# Shapes: K = slices, P = trained parameters of one, G = groups of parameters.
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import LBFGS, SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
+
+from tuner.cohort.errors import NotFusable
+from tuner.cohort.rows import Rows
+
+Columns = Mapping[str, Tensor]
+"""Hyperparameters of all slices: (K, 1), or (K, P) where they differ from group to group."""
+
+
+def descent_of(rows: Rows, optimizers: Sequence[Optimizer]) -> Descent:
+    """What makes the steps of these optimisers: one formula for all rows where we have it, else each its own.
+
+    Raises:
+        NotFusable: an optimiser has hooks, which may do anything.
+    """
+    if any(one._optimizer_step_pre_hooks or one._optimizer_step_post_hooks for one in optimizers):
+        raise NotFusable("its optimiser has hooks")
+    formula = _FORMULAS.get(type(optimizers[0]))
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    unusual = any(group.get(flag) for group in groups for flag in _UNUSUAL)
+    moving = type(optimizers[0]) is RMSprop and any(group["momentum"] for group in groups)
+    if formula is None or unusual or moving or any(isinstance(group["lr"], Tensor) for group in groups):
+        return EachItsOwn(rows, optimizers)
+    return Together(rows, optimizers, formula)
+
+
+class Descent:
+    """Makes a step of all slices' optimisers; abstract."""
+
+    def __init__(self, rows: Rows, optimizers: Sequence[Optimizer]) -> None:
+        self.rows = rows
+        self.optimizers = list(optimizers)
+
+    def step(self, gradients: Tensor, losses: Tensor) -> None:
+        """Change the rows along gradients of shape (K, P), which it may overwrite; losses have the shape (K,)."""
+        raise NotImplementedError
+
+    def refresh(self) -> None:
+        """Take note of hyperparameters that a scheduler has changed."""
+
+    def put(self, k: int, optimizer: Optimizer) -> None:
+        """Another optimiser, which has not stepped yet, takes the place of slice k."""
+        self.optimizers[k] = optimizer
+
+    def leave(self, k: int) -> None:
+        """The place of slice k is empty from now on."""
+
+    def keep(self, kept: Sequence[int]) -> None:
+        """Keep these slices, in this order."""
+        self.optimizers = [self.optimizers[k] for k in kept]
+
+
+class EachItsOwn(Descent):
+    """Every slice's optimiser steps by itself: for any that computes gradients once, at the price of K calls."""
+
+    def __init__(self, rows: Rows, optimizers: Sequence[Optimizer]) -> None:
+        super().__init__(rows, optimizers)
+        self._empty: set[int] = set()
+
+    def step(self, gradients: Tensor, losses: Tensor) -> None:
+        """Hand each optimiser its gradients.
+
+        Raises:
+            NotFusable: an optimiser does more with its closure than to call it once, and first.
+        """
+        for k, optimizer in enumerate(self.optimizers):
+            if k in self._empty:
+                continue
+            parameters = dict(self.rows.modules[k].named_parameters())
+            for name, gradient in self.rows.parameters_of(gradients[k]).items():
+                parameters[name].grad = gradient
+            if type(optimizer).__module__.startswith("torch.optim.") and type(optimizer) is not LBFGS:
+                optimizer.step()
+            else:
+                self._step(optimizer, self.rows.trained[k], losses[k])
+            optimizer.zero_grad(set_to_none=True)
+
+    @staticmethod
+    def _step(optimizer: Any, row: Tensor, loss: Tensor) -> None:
+        """Step an optimiser that may ask for loss and gradients as it likes."""
+        before = row.clone()
+        asked: list[bool] = []
+
+        def closure() -> Tensor:
+            if asked or not torch.equal(row, before):
+                raise NotFusable("its optimiser computes gradients more than once, or not first")
+            asked.append(True)
+            return loss
+
+        try:
+            optimizer.step(closure)
+        except Exception as error:  # somebody's own code
+            raise NotFusable(f"its optimiser raised {type(error).__name__}: {error}") from error
+        if not asked:
+            raise NotFusable("its optimiser did not call the closure")
+
+    def leave(self, k: int) -> None:
+        """The place of slice k is empty, and its optimiser steps no more."""
+        self._empty.add(k)
+
+    def put(self, k: int, optimizer: Optimizer) -> None:
+        """Another optimiser, which has not stepped yet, takes the place of slice k."""
+        super().put(k, optimizer)
+        self._empty.discard(k)
+
+    def keep(self, kept: Sequence[int]) -> None:
+        """Keep these slices, in this order."""
+        super().keep(kept)
+        self._empty = {place for place, k in enumerate(kept) if k in self._empty}
+
+
+class Together(Descent):
+    """One formula for all slices.
+
+    Args:
+        formula: changes rows in place.
+    """
+
+    def __init__(self, rows: Rows, optimizers: Sequence[Optimizer], formula: Formula) -> None:
+        super().__init__(rows, optimizers)
+        self._formula = formula
+        self._steps = [0] * len(rows)
+        self._state: dict[str, Tensor] = {
+            name: torch.stack([self._begun(optimizer, name) for optimizer in optimizers])
+            for name in _STATES[type(optimizers[0])]
+        }
+        self._begins_empty = [not optimizer.state for optimizer in optimizers]
+        for optimizer in optimizers:
+            _called(optimizer)
+        self.refresh()
+
+    def step(self, gradients: Tensor, losses: Tensor) -> None:
+        """One step of every slice."""
+        self._steps = [steps + 1 for steps in self._steps]
+        self._change(self.rows.trained, gradients, self._state, self._steps)
+
+    def refresh(self) -> None:
+        """Read every optimiser's hyperparameters."""
+        read: dict[str, list[list[float]]] = {}  # (K, G) each
+        for optimizer in self.optimizers:
+            for name in ("betas", *_HYPERPARAMETERS):
+                if name not in optimizer.param_groups[0]:
+                    continue
+                values = [group[name] for group in optimizer.param_groups]
+                if name == "betas":
+                    read.setdefault("beta1", []).append([float(b) for b, _ in values])
+                    read.setdefault("beta2", []).append([float(b) for _, b in values])
+                else:
+                    read.setdefault(name, []).append([float(value) for value in values])
+        columns = {name: self._column(values) for name, values in read.items()}
+        columns["begins_empty"] = self._column([[float(empty)] for empty in self._begins_empty])
+        self._change = self._formula(columns, self.rows.trained.dtype)
+
+    def put(self, k: int, optimizer: Optimizer) -> None:
+        """Another optimiser, which has not stepped yet, takes the place of slice k."""
+        super().put(k, optimizer)
+        for name, state in self._state.items():
+            state[k] = self._begun(optimizer, name)
+        self._steps[k], self._begins_empty[k] = 0, not optimizer.state
+        _called(optimizer)
+        self.refresh()
+
+    def keep(self, kept: Sequence[int]) -> None:
+        """Keep these slices, in this order."""
+        super().keep(kept)
+        chosen = torch.tensor(list(kept), device=self.rows.trained.device)
+        self._state = {name: state.index_select(0, chosen) for name, state in self._state.items()}
+        self._steps = [self._steps[k] for k in kept]
+        self._begins_empty = [self._begins_empty[k] for k in kept]
+        self.refresh()
+
+    def _column(self, values: list[list[float]]) -> Tensor:
+        """(K, G) numbers as float64 columns: (K, 1) where the groups agree, else (K, P)."""
+        if all(value == row[0] for row in values for value in row):
+            return torch.tensor([row[:1] for row in values], dtype=torch.float64, device=self.rows.trained.device)
+        widths = torch.tensor([b - a for a, b in pairwise([0, *self.rows.ends])])
+        full = torch.tensor(values, dtype=torch.float64).repeat_interleave(widths, dim=1)
+        return full.to(self.rows.trained.device)
+
+    def _begun(self, optimizer: Optimizer, name: str) -> Tensor:
+        """A state of an optimiser that has not stepped yet, shape (P,)."""
+        parts = []
+        for group in optimizer.param_groups:
+            for parameter in filter(lambda p: p.requires_grad, group["params"]):
+                begun = optimizer.state.get(parameter, {}).get(name)
+                parts.append(torch.zeros_like(parameter).flatten() if begun is None else begun.flatten())
+        return torch.cat(parts)
+
+
+Steps = Sequence[int]
+"""How many steps each slice has made, this one included."""
+
+Change = Callable[[Tensor, Tensor, dict[str, Tensor], Steps], None]
+"""Changes rows and state in place, given the gradients, both (K, P)."""
+
+Formula = Callable[[Columns, torch.dtype], Change]
+
+
+def _sgd(h: Columns, kind: torch.dtype) -> Change:
+    momentum = h["momentum"]
+    ahead = torch.where(momentum == 0, 0.0, h["nesterov"])
+    # torch starts without a buffer, and then takes the first gradient whole
+    gain = torch.where(momentum == 0, 1.0, 1 - h["dampening"]).to(kind)
+    first = torch.where(h["begins_empty"] > 0, 1.0, gain).to(kind)
+    kept, of_gradient, of_buffer = (c.to(kind) for c in (momentum, ahead, ahead * momentum + (1 - ahead)))
+    moving, looking = bool(momentum.any()), bool(ahead.any())
+    decay, rate = _decay(h, kind), h["lr"].to(kind)
+
+    def change(row: Tensor, gradient: Tensor, state: dict[str, Tensor], steps: Steps) -> None:
+        gradient = decay(row, gradient)
+        if moving:
+            weight = gain
+            if min(steps) == 1:
+                begun = torch.tensor(steps, device=row.device).unsqueeze(1) > 1
+                weight = torch.where(begun, gain, first)
+            buffer = state["momentum_buffer"].mul_(kept).addcmul_(gradient, weight)
+            gradient = (gradient * of_gradient).addcmul_(buffer, of_buffer) if looking else buffer
+        row.addcmul_(gradient, rate, value=-1)
+
+    return change
+
+
+def _adam(h: Columns, kind: torch.dtype) -> Change:
+    decoupled = bool(h["decoupled_weight_decay"].all())
+    shrink = (1 - h["lr"] * h["weight_decay"]).to(kind) if decoupled and bool(h["weight_decay"].any()) else None
+    decay = _decay(h, kind) if not decoupled else _no_decay
+    new_mean, old_square, new_square, eps = (c.to(kind) for c in (1 - h["beta1"], h["beta2"], 1 - h["beta2"], h["eps"]))
+
+    def change(row: Tensor, gradient: Tensor, state: dict[str, Tensor], steps: Steps) -> None:
+        if shrink is not None:
+            row.mul_(shrink)
+        gradient = decay(row, gradient)
+        count = torch.tensor(steps, dtype=torch.float64, device=row.device).unsqueeze(1)
+        mean = state["exp_avg"].lerp_(gradient, new_mean)
+        square = state["exp_avg_sq"].mul_(old_square).addcmul_(gradient.square(), new_square)
+        size = (h["lr"] / (1 - h["beta1"] ** count)).to(kind)
+        root = (1 - h["beta2"] ** count).sqrt_().to(kind)
+        row.addcdiv_(mean * size, square.sqrt().div_(root).add_(eps), value=-1)
+
+    return change
+
+
+def _rmsprop(h: Columns, kind: torch.dtype) -> Change:
+    decay = _decay(h, kind)
+    old, new, rate, eps = (c.to(kind) for c in (h["alpha"], 1 - h["alpha"], h["lr"], h["eps"]))
+
+    def change(row: Tensor, gradient: Tensor, state: dict[str, Tensor], _: Steps) -> None:
+        gradient = decay(row, gradient)
+        square = state["square_avg"].mul_(old).addcmul_(gradient.square(), new)
+        row.addcdiv_(gradient * rate, square.sqrt().add_(eps), value=-1)
+
+    return change
+
+
+def _adagrad(h: Columns, kind: torch.dtype) -> Change:
+    decay, eps = _decay(h, kind), h["eps"].to(kind)
+
+    def change(row: Tensor, gradient: Tensor, state: dict[str, Tensor], steps: Steps) -> None:
+        gradient = decay(row, gradient)
+        count = torch.tensor(steps, dtype=torch.float64, device=row.device).unsqueeze(1)
+        size = (h["lr"] / (1 + (count - 1) * h["lr_decay"])).to(kind)
+        total = state["sum"].addcmul_(gradient, gradient)
+        row.addcdiv_(gradient * size, total.sqrt().add_(eps), value=-1)
+
+    return change
+
+
+def _decay(h: Columns, kind: torch.dtype) -> Callable[[Tensor, Tensor], Tensor]:
+    """Weight decay that enters the gradient."""
+    if not bool(h["weight_decay"].any()):
+        return _no_decay
+    strength = h["weight_decay"].to(kind)
+    return lambda row, gradient: gradient.addcmul_(row, strength)
+
+
+def _no_decay(_: Tensor, gradient: Tensor) -> Tensor:
+    return gradient
+
+
+_FORMULAS: Mapping[type[Optimizer], Formula] = {
+    SGD: _sgd,
+    Adam: _adam,
+    AdamW: _adam,
+    RMSprop: _rmsprop,
+    Adagrad: _adagrad,
+}
+_STATES: Mapping[type[Optimizer], tuple[str, ...]] = {
+    SGD: ("momentum_buffer",),
+    Adam: ("exp_avg", "exp_avg_sq"),
+    AdamW: ("exp_avg", "exp_avg_sq"),
+    RMSprop: ("square_avg",),
+    Adagrad: ("sum",),
+}
+_HYPERPARAMETERS = (
+    "lr", "momentum", "dampening", "nesterov", "weight_decay", "eps", "alpha", "lr_decay", "decoupled_weight_decay",
+)  # fmt: skip
+_UNUSUAL = ("maximize", "amsgrad", "centered", "capturable", "differentiable")
+
+
+def _called(optimizer: Optimizer) -> None:
+    """Tell schedulers that the optimiser steps, so that they do not warn that it never does."""
+    optimizer._opt_called = True  # type: ignore[attr-defined]
+
+
+def clip(gradients: Tensor, norms: Tensor | None = None, values: Tensor | None = None) -> Tensor:
+    """Clip each slice's gradients, in place.
+
+    Args:
+        gradients: shape (K, P).
+        norms: to which norm, shape (K,); infinity is none.
+        values: to which absolute value, shape (K,); infinity is none.
+    """
+    if values is not None:
+        limit = values.to(gradients.dtype).unsqueeze(1)
+        gradients = torch.clamp(gradients, -limit, limit)
+    if norms is not None:
+        found = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
+        gradients.mul_((norms.to(gradients.dtype).unsqueeze(1) / (found + 1e-6)).clamp_(max=1.0))
+    return gradients
