@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from tuner.models.language_model import LanguageModel, State
 from tuner.models.layers.activations import initialise
@@ -92,7 +91,6 @@ class _Stack(nn.Module):
 
     def __init__(self, vocab_size: int, embedding: int, layers: nn.ModuleList, dropout: float, units: int) -> None:
         super().__init__()
-        self.vocab_size = vocab_size
         self.embedding = nn.Embedding(vocab_size, embedding) if embedding else None
         self.layers = layers
         self.dropout = nn.Dropout(dropout)
@@ -100,10 +98,7 @@ class _Stack(nn.Module):
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Read x; no state is a state of zeros."""
-        if self.embedding is None:
-            hidden = F.one_hot(x, self.vocab_size).to(self.output.weight.dtype)
-        else:
-            hidden = self.embedding(x)
+        hidden = x if self.embedding is None else self.embedding(x)  # symbols, or vectors
         after: list[Tensor] = []
         for i, layer in enumerate(self.layers):
             hidden, last = layer(hidden, None if state is None else state[i])

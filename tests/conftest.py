@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 import torch
 
 from tuner.home import Home, silence_telemetry
@@ -51,3 +54,28 @@ def study() -> dict[str, Any]:
         },
         "search": {"trials": 4, "confirm": 0},
     }
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'home' / 'tuner.db'}"
+    return str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+def postgres_url() -> Iterator[str]:
+    """The URL of an empty schema on the PostgreSQL server, dropped after the test."""
+    server = os.environ.get("TUNER_TEST_POSTGRES")
+    if not server:
+        pytest.skip("TUNER_TEST_POSTGRES is not set: give the SQLAlchemy URL of a PostgreSQL server to test on")
+    schema = f"tuner_test_{uuid.uuid4().hex[:12]}"
+    admin = sa.create_engine(server, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"CREATE SCHEMA {schema}"))
+    named = sa.make_url(server).update_query_dict({"options": f"-csearch_path={schema}"})
+    yield named.render_as_string(hide_password=False)
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"DROP SCHEMA {schema} CASCADE"))
+    admin.dispose()

@@ -76,7 +76,7 @@ def test_best_imports_no_torch(finished: tuple[Path, dict[str, Any]]) -> None:
 
 def test_the_best_config_runs_under_plain_lightning_cli(finished: tuple[Path, dict[str, Any]]) -> None:
     folder, printed = finished
-    (folder / "best.yaml").write_text(run(folder, "best", "small").stdout)
+    (folder / "best.yaml").write_text(run(folder, "best", "small", "--format", "lightning-cli").stdout)
     (folder / "main.py").write_text(
         "import torch; torch.set_num_threads(1)\n"
         "from lightning.pytorch.cli import LightningCLI\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,21 +15,25 @@ import fusable
 import pytest
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from tuner.cohort import CohortTraining, Job
 from tuner.cohort.cohort import Cohort
+from tuner.cohort.errors import NotFusable
 from tuner.cohort.recording import Recordings
 from tuner.cohort.size import FIRST, MOST, Sizes
 from tuner.cohort.step import Outcome, Step
+from tuner.cohort.template import copied
 from tuner.errors import MissingMetric, StorageUnavailable, TrialInterrupted
 from tuner.home import Home
+from tuner.models import MLP
 from tuner.service.entry import enter, open_storage
 from tuner.service.worker import work_on
 from tuner.space import Space
 from tuner.space.grammar import Parameter
 from tuner.spec import read_study
 from tuner.storage import Store
-from tuner.training import Blueprint, SingleTraining
+from tuner.training import Blueprint, Bookmark, NotLean, SingleTraining
 from tuner.trial import Objective, Report, Trial, TrialResult, TrialState, Verdict
 
 K, EPOCHS = 8, 4
@@ -1160,6 +1165,126 @@ def test_who_asks_for_cohorts_gets_them_however_long_they_take(monkeypatch: pyte
     assert_in_one_cohort(together(nets(data=MANY)))
 
 
+# Going on
+
+
+class Kept(Bookmark):
+    """A bookmark in memory: what was written after each epoch."""
+
+    def __init__(self) -> None:
+        self.written: dict[int, bytes] = {}
+
+    def write(self, snapshot: Mapping[str, Any]) -> None:
+        file = io.BytesIO()
+        torch.save(snapshot, file)
+        self.written[snapshot["epoch"]] = file.getvalue()
+
+    def discard(self) -> None:
+        self.written.clear()
+
+    def after(self, epoch: int) -> Any:
+        return torch.load(io.BytesIO(self.written[epoch]), weights_only=True)
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every epoch is written down."""
+    monkeypatch.setattr("tuner.training.pace.EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("tuner.training.pace.SHARE", 1e9)
+
+
+def bookmarked(given: Sequence[Job]) -> list[Job]:
+    return [replace(job, bookmark=Kept()) for job in given]
+
+
+def going_on(given: Sequence[Job], epoch: int) -> list[Job]:
+    """The jobs of a worker that takes them up after an epoch."""
+    return [replace(job, snapshot=job.bookmark.after(epoch)) for job in given if isinstance(job.bookmark, Kept)]
+
+
+def of_later(told: Told, epoch: int) -> Told:
+    """What was said after an epoch."""
+    later = {number: [r for r in reports if r.epoch > epoch] for number, reports in told.reports.items()}
+    return replace(told, reports=later)
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("name", ["SGD", "torch's momentum", "Adam", "AdamW", "RMSprop", "Adagrad", "groups", "own"])
+def test_a_trial_of_a_cohort_goes_on_in_another_cohort_or_alone(name: str) -> None:
+    given = bookmarked(nets("fusable.Optimised", count=4, word=name))
+    whole = together(given)
+    assert all(sorted(job.bookmark.written) == [1, 2, 3] for job in given if isinstance(job.bookmark, Kept))
+    again = together(going_on(given, 2))
+    assert again.trained() == ["cohort of 4"] * 4
+    assert_same(again, of_later(whole, 2))
+    one_by_one = together(going_on(given, 3), training=CohortTraining(single(given[0]), SEARCHED, "lean"))
+    assert one_by_one.trained() == ["lean; up to epoch 3: cohort of 4"] * 4
+    assert_same(one_by_one, of_later(whole, 3))
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("model", ["fusable.Scheduled", "fusable.Counting"])
+def test_a_trial_that_was_trained_alone_goes_on_beside_others_that_begin(model: str) -> None:
+    first, *others = bookmarked(nets(model, count=4))
+    whole = alone([first, *others])
+    together([first], training=CohortTraining(single(first), SEARCHED, "lean"))
+    ours = together([*going_on([first], 2), *others])
+    assert ours.trained() == ["cohort of 4; up to epoch 2: lean", *["cohort of 4"] * 3]
+    assert_same(ours, replace(whole, reports={**whole.reports, 0: whole.reports[0][2:]}))
+
+
+@pytest.mark.usefixtures("eager")
+def test_what_is_written_of_a_slice_is_its_own_and_not_its_cohort() -> None:
+    [first, *_] = given = bookmarked(nets("fusable.Optimised", word="Adam"))
+    together(given)
+    assert isinstance(first.bookmark, Kept)
+    written = first.bookmark.after(1)
+    tensors = [t for t in pytree.tree_leaves(written) if isinstance(t, Tensor)]
+    tensors += [*written["checkpoint"]["state_dict"].values(), *written["observer"]["weights"].values()]
+    assert {tensor.untyped_storage().nbytes() - tensor.nbytes for tensor in tensors} == {0}
+    assert written["optimizer"]["state"][0]["step"] > 0
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_slice_that_goes_on_keeps_its_patience_and_its_seconds() -> None:
+    given = bookmarked(turning(1, 1, 1, 1))
+    whole = together(given, patience=2)
+    ours = together(going_on(given, 2), patience=2)
+    assert_same(ours, of_later(whole, 2))
+    for job in given:
+        assert isinstance(job.bookmark, Kept)
+        before = job.bookmark.after(2)["observer"]["seconds"]
+        assert ours.results[job.number].seconds["train"] > before > 0
+
+
+def test_a_stop_writes_down_every_slice_after_its_epoch_and_ends_those_that_are_over() -> None:
+    given = bookmarked(nets(count=4))
+    given[1] = replace(given[1], config={**given[1].config, "trainer": {"accelerator": "cpu", "max_epochs": 2}})
+    answers = {(number, 2): Verdict.STOP for number in range(4)}
+    told = Told(answers)
+    training = CohortTraining(single(given[0]), SEARCHED, "cohort", K)
+    others = [job for job in given if job.number != 1]
+    with pytest.raises(TrialInterrupted, match="being stopped"):
+        list(training.train(others, told.judge, lambda *_: pytest.fail("no new trials any more")))
+    assert all(sorted(job.bookmark.written) == [2] for job in others if isinstance(job.bookmark, Kept))
+    last = Told({(1, 2): Verdict.STOP})
+    for job, result in training.train([given[1]], last.judge):
+        last.hear(job, result)
+    assert last.results[1].state is TrialState.COMPLETE, "it was its last epoch"
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_a_trial_whose_snapshot_does_not_fit_is_not_trained_and_what_was_written_is_deleted(size: int) -> None:
+    given = bookmarked(nets(count=size))
+    spoilt = {"format": 0, "trained": "lean", "epoch": 1, "observer": {"last": None, "seconds": 0.0}}
+    kept = given[0].bookmark
+    assert isinstance(kept, Kept)
+    kept.written[1] = b""
+    told = together([replace(given[0], snapshot=spoilt), *given[1:]])
+    assert sorted(told.results) == [1, 2, 3][: size - 1]
+    assert kept.written == {}
+
+
 # Whole studies
 
 
@@ -1221,10 +1346,10 @@ def on_report(monkeypatch: pytest.MonkeyPatch, count: int, act: Callable[[], Non
     """Do something before the reports are written for the n-th time."""
     original, calls = Store.report_together, iter(range(1, 10**6))
 
-    def report(self: Store, said: Any) -> Any:
+    def report(self: Store, said: Any, again: bool = False) -> Any:
         if next(calls) == count:
             act()
-        return original(self, said)
+        return original(self, said, again)
 
     monkeypatch.setattr(Store, "report_together", report)
 
@@ -1320,21 +1445,27 @@ def test_a_stop_gives_all_back_and_nothing_is_lost_or_done_twice(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
+    study["model"]["init_args"]["dropout"] = 0.0  # a cohort that goes on draws others
     studied = Studied(home, study)
     stopped = "update tuner_study set state = 'stopped'"
     on_report(monkeypatch, 5, (lambda: studied.write(stopped)) if by_state else studied.stop.set)
     trials = studied.work()
     assert finished == [0, 1, 2, 3]
     assert [t.state for t in trials] == [*[TrialState.COMPLETE] * 4, *[TrialState.WAITING] * 4]
-    assert all(not t.values for t in trials[4:])
+    assert all(sorted(t.values) == [1, 2] for t in trials[4:])
+    assert len(list(home.checkpoints("small").glob("*.resume.pt"))) == 4
     studied.stop.clear()
     with open_storage(home) as store:
         enter(store, read_study(study))
     trials = studied.work()
     assert sorted(finished) == list(range(12))
+    assert [t.began_after for t in trials] == [*[0] * 4, *[2] * 4, *[0] * 4]
+    assert not list(home.checkpoints("small").glob("*.resume.*"))
     monkeypatch.setenv("TUNER_HOME", str(tmp_path / "undisturbed"))
     undisturbed = Studied(Home.from_environment(), study).work()
-    assert [(t.params, dict(t.values)) for t in trials] == [(t.params, dict(t.values)) for t in undisturbed]
+    assert [t.params for t in trials[:8]] == [t.params for t in undisturbed[:8]]
+    for trial, other in zip(trials[:8], undisturbed, strict=False):
+        assert trial.values == pytest.approx(other.values, rel=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -1364,6 +1495,18 @@ def test_trials_that_memory_has_sent_back_to_the_queue_are_trained_in_smaller_co
     assert {t.outcome.trained for t in trials} == {"cohort of 2"}
 
 
+def test_a_stop_is_a_stop_for_trials_that_wait_to_be_trained_alone(
+    home: Home, study: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study["model"]["class_path"] = "fusable.ReadsEpoch"
+    studied = Studied(home, study)
+    on_report(monkeypatch, 2, lambda: studied.write("update tuner_study set state = 'stopped'"))
+    on_report(monkeypatch, 3, lambda: pytest.fail("a trial has trained on"))
+    trials = studied.work()
+    assert [t.state for t in trials] == [TrialState.WAITING] * 4
+    assert [sorted(t.values) for t in trials] == [[1, 2], [], [], []]
+
+
 def test_trials_of_other_shapes_and_modules_that_do_not_fuse_are_still_a_study(
     home: Home, study: dict[str, Any]
 ) -> None:
@@ -1382,3 +1525,15 @@ def test_a_module_that_does_not_fuse_is_proposed_one_by_one_after_the_first_coho
     study["search"]["trials"] = 6
     trials = Studied(home, study).work()
     assert [str(t.outcome.trained).partition(":")[0] for t in trials] == ["lean; not in a cohort"] * 6
+
+
+class Uncopied:
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise NotLean("it copies or pickles itself")
+
+
+def test_a_module_that_holds_what_is_not_copied_is_trained_alone() -> None:
+    module = MLP(input_shape=[4], num_classes=2)
+    module.held = Uncopied()  # type: ignore[assignment]
+    with pytest.raises(NotFusable, match="it cannot be copied: it copies or pickles itself"):
+        copied(module)

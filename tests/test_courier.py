@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import mlflow
+import optuna
 import pytest
 from mlflow.entities import Run
 
+from tuner.engine.local import _finish
+from tuner.errors import TrackingUnavailable
 from tuner.home import Home
 from tuner.service.courier import Courier, Route
 from tuner.service.entry import enter, open_storage, spec_of
 from tuner.spec import read_study
-from tuner.storage import Store, StudyRow
+from tuner.storage import OptunaTables, Store, StudyRow
+from tuner.tracking import MLflowTracker
 from tuner.tracking.local_store import create_local_store
 from tuner.trial import Report, TrialResult, TrialState
 
 PARAMS = {"model.learning_rate": 0.1, "data.batch_size": 64}
 
 
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow store without runs, to be copied: making one takes seconds."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    create_local_store(f"sqlite:///{path}", path.parent / "artifacts")
+    return path
+
+
 @pytest.fixture
-def store(home: Home, study: dict[str, Any]) -> Iterator[Store]:
+def store(home: Home, study: dict[str, Any], empty: Path) -> Iterator[Store]:
+    home.folder.mkdir()
+    shutil.copy(empty, home.folder / "mlflow.db")
     with open_storage(home, create=True) as opened:
         enter(opened, read_study(study))
         yield opened
@@ -58,6 +75,7 @@ def test_a_trial_that_starts_again_shows_only_its_last_attempt(store: Store, hom
     assert [run.info.status for run in children(home)] == ["KILLED"], "nobody trains it now"
     lease = store.claim(row.id, "second")
     assert lease is not None
+    store.begin_after(lease, 0)
     store.report(lease, Report(1, {"val_loss": 0.5}, 0.5))
     courier.go(last=False)
     store.finish(lease, TrialResult(TrialState.COMPLETE, value=0.5, metrics={"val_loss": 0.5}, best_epoch=1, epochs=1))
@@ -108,9 +126,195 @@ def test_a_metric_s_name_that_mlflow_does_not_take_is_changed_a_little(store: St
     lease = store.claim(row.id, "worker")
     assert lease is not None
     store.propose(lease, PARAMS)
-    store.report(lease, Report(1, {"val_loss": 1.0, "val_acc@5": 0.5}, 1.0))
+    named = {"val_acc@5": 0.5, "../../up": 0.25, "/etc//x": 2.0, "a/./b/": 3.0, "..": 4.0, "x" * 300: 5.0}
+    store.report(lease, Report(1, {"val_loss": 1.0, **named}, 1.0))
     courier.go(last=False)
     courier.close()
     (run,) = children(home)
-    assert run.data.metrics["val_acc_5"] == 0.5
+    assert run.data.metrics == {
+        "val_loss": 1.0,
+        "val_acc_5": 0.5,
+        "up": 0.25,
+        "etc/x": 2.0,
+        "a/b": 3.0,
+        "_": 4.0,
+        "x" * 250: 5.0,
+    }
     assert store.count_untracked(row.id) == 0
+
+
+# Answers of MLflow's that get lost
+
+
+def complete(store: Store, study_id: int, value: float) -> None:
+    """A trial of two epochs that ends well."""
+    lease = store.claim(study_id, "worker")
+    assert lease is not None
+    store.propose(lease, {**PARAMS, "model.learning_rate": value})
+    for epoch in (1, 2):
+        store.report(lease, Report(epoch, {"val_loss": value}, value))
+    metrics = {"val_loss": value}
+    store.finish(lease, TrialResult(TrialState.COMPLETE, value=value, metrics=metrics, best_epoch=1, epochs=2))
+
+
+def parent(home: Home) -> Run:
+    client = mlflow.MlflowClient(home.tracking)
+    experiment = client.get_experiment_by_name("small")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id], "tags.`tuner.kind` = 'study'")
+    return run
+
+
+def progress(home: Home) -> list[int]:
+    """The trials at which the parent run tells the best value."""
+    history = mlflow.MlflowClient(home.tracking).get_metric_history(parent(home).info.run_id, "best_val_loss")
+    return sorted(point.step for point in history)
+
+
+@pytest.mark.parametrize(
+    ("request_", "which"),
+    [("create_run", 1), ("create_run", 2), ("log_batch", 3), ("log_batch", 4), ("set_terminated", 1)],
+    ids=["the study's run", "a trial's run", "its metrics", "the progress", "its end"],
+)
+@pytest.mark.parametrize("done", [True, False], ids=["done", "not done"])
+def test_a_request_without_an_answer_is_neither_lost_nor_done_twice(
+    store: Store, home: Home, monkeypatch: pytest.MonkeyPatch, request_: str, which: int, done: bool
+) -> None:
+    """The server was killed before its answer had arrived: after it had done what was asked, or before."""
+    courier, row = route(store, home)
+    complete(store, row.id, 0.5)
+    complete(store, row.id, 0.25)
+    really, retries = getattr(mlflow.MlflowClient, request_), []
+
+    def unanswered(*arguments: Any, **named: Any) -> Any:
+        retries.append(os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"])
+        answer = really(*arguments, **named) if done or len(retries) != which else None
+        if len(retries) == which:
+            raise ConnectionError("the connection was closed")
+        return answer
+
+    monkeypatch.setattr(mlflow.MlflowClient, request_, unanswered)
+    with pytest.raises(TrackingUnavailable, match="the connection was closed"):
+        courier.go(last=False)
+    courier.go(last=False)
+    courier.go(last=True)
+    courier.close()
+    assert sorted(run.data.metrics["val_loss"] for run in children(home)) == [0.25, 0.5]
+    assert [sorted(steps(home, run)) for run in children(home)] == [[1, 2], [1, 2]]
+    assert progress(home) == [0, 1]
+    assert store.count_untracked(row.id) == 0
+    if request_ == "create_run":
+        assert set(retries) == {"0"}, "MLflow's own second try would make a second run"
+
+
+def test_a_run_that_was_made_late_is_deleted(store: Store, home: Home) -> None:
+    """MLflow made it after it had been asked again, so the trial has two."""
+    courier, row = route(store, home)
+    complete(store, row.id, 0.5)
+    courier.go(last=False)
+    (run,) = children(home)
+    late = {key: value for key, value in run.data.tags.items() if key != "tuner.state"}
+    mlflow.MlflowClient(home.tracking).create_run(run.info.experiment_id, tags=late)
+    assert len(children(home)) == 2
+    again, _ = route(store, home)
+    again.go(last=True)
+    assert [found.info.run_id for found in children(home)] == [run.info.run_id]
+    for each in (courier, again):
+        each.close()
+
+
+def test_a_new_mlflow_gets_everything(
+    store: Store, home: Home, tmp_path: Path, empty: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    courier, row = route(store, home)
+    complete(store, row.id, 0.5)
+    complete(store, row.id, 0.25)
+    courier.go(last=True)
+    courier.close()
+    shutil.copy(empty, tmp_path / "new.db")
+    elsewhere = replace(home, tracking=f"sqlite:///{tmp_path}/new.db")
+    other, _ = route(store, elsewhere)
+    other.go(last=True)
+    other.close()
+    assert "MLflow has lost 2 trials that it had" in caplog.text
+    assert sorted(run.data.metrics["val_loss"] for run in children(elsewhere)) == [0.25, 0.5]
+    assert progress(elsewhere) == [0, 1]
+    assert store.count_untracked(row.id) == 0
+    assert store.tracked_runs(row.id) == {
+        int(run.data.tags["tuner.trial"]): run.info.run_id for run in children(elsewhere)
+    }
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_optuna_s_tables_get_what_was_to_be_copied_while_they_were_away(
+    store: Store, home: Home, monkeypatch: pytest.MonkeyPatch, written: bool
+) -> None:
+    courier, row = route(store, home)
+    complete(store, row.id, 0.5)
+    really, away = OptunaTables.add, iter([True])
+
+    def add(*arguments: Any) -> None:
+        gone = next(away, False)
+        if written or not gone:
+            really(*arguments)
+        if gone:
+            raise ConnectionError("the database is being restarted")
+
+    monkeypatch.setattr(OptunaTables, "add", add)
+    with pytest.raises(ConnectionError):
+        courier.go(last=False)
+    complete(store, row.id, 0.25)
+    courier.go(last=True)
+    courier.close()
+    storage = optuna.storages.RDBStorage(home.storage, skip_table_creation=True)
+    copied = optuna.load_study(study_name="small", storage=storage)
+    assert [trial.value for trial in copied.trials] == [0.5, 0.25]
+    storage.remove_session()
+    storage.engine.dispose()
+
+
+def test_a_courier_that_is_to_end_tries_again_until_mlflow_knows_how_the_study_ended(
+    store: Store, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete(store, store.study("small").id, 0.5)
+    really, away = Route._tell_how_it_stands, iter([True])
+
+    def tell(courier: Route, tracker: MLflowTracker) -> None:
+        if next(away, False):
+            raise TrackingUnavailable("MLflow is being restarted.")
+        really(courier, tracker)
+
+    monkeypatch.setattr(Route, "_tell_how_it_stands", tell)
+    courier = Courier("small", home, tick=0.01).start()
+    courier.end()
+    courier._thread.join(60.0)
+    assert not courier.alive
+    assert courier.problem is None
+    assert parent(home).info.status == "KILLED", "the study was not complete"
+
+
+def test_a_round_of_a_slow_mlflow_ends_while_the_courier_s_lease_lasts(
+    store: Store, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tuner.service.courier.LONGEST_ROUND_SECONDS", -1.0)
+    courier, row = route(store, home)
+    complete(store, row.id, 0.5)
+    courier.go(last=False)
+    assert store.count_untracked(row.id) == 1
+    courier.go(last=True)
+    courier.close()
+    assert store.count_untracked(row.id) == 0
+
+
+def test_it_is_said_that_only_the_end_is_missing(
+    store: Store, home: Home, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    row = store.study("small")
+    complete(store, row.id, 0.5)
+
+    def closed(*_: Any) -> None:
+        raise TrackingUnavailable("MLflow is gone.")
+
+    monkeypatch.setattr("tuner.tracking.MLflowTracker.close", closed)
+    _finish(Courier("small", home).start(), store, row)
+    assert "how the study ended is not in MLflow yet (MLflow is gone.); tuner resume small sends it." in caplog.text

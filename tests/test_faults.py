@@ -25,8 +25,22 @@ from tuner.trial import Trial, TrialState
 TRIALS, EPOCHS = 6, 15
 
 
+EAGER = """
+import tuner.models
+import tuner.training.pace as pace
+
+pace.EVERY_SECONDS, pace.SHARE = 0.0, 1.0
+
+
+class Net(tuner.models.MLP):
+    '''A user's network; importing it has every epoch written down.'''
+"""
+
+
 def prepared(folder: Path, study: dict[str, Any]) -> Home:
-    """A folder with a study whose trials take half a second or so."""
+    """A folder with a study whose trials take half a second or so, and are written down all the time."""
+    (folder / "eager.py").write_text(EAGER)
+    study["model"]["class_path"] = "eager.Net"
     study["trainer"]["max_epochs"] = EPOCHS
     study["search"] |= {"trials": TRIALS, "pruner": "none", "patience": None}
     (folder / "study.yaml").write_text(json.dumps(study))
@@ -59,7 +73,7 @@ def trials(place: Home) -> list[Trial]:
         return []
 
 
-def until(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 90.0) -> None:
+def until(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 240.0) -> None:
     """Wait for a condition, while the process lives."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -69,9 +83,11 @@ def until(condition: Callable[[], bool], process: subprocess.Popen[str], seconds
 
 
 def some_done_and_one_running(place: Home) -> bool:
+    """One trial is some epochs old and written down, and others are finished."""
     found = trials(place)
-    reported = any(t.state is TrialState.RUNNING and t.values for t in found)
-    return reported and sum(t.state.finished for t in found) >= 2
+    reported = any(t.state is TrialState.RUNNING and len(t.values) >= 3 for t in found)
+    written = any(place.checkpoints("small").glob("*.resume.pt"))
+    return reported and written and sum(t.state.finished for t in found) >= 2
 
 
 _UNDISTURBED: list[Any] = []
@@ -95,13 +111,15 @@ def what(place: Home) -> list[tuple[Any, ...]]:
 
 def finish(place: Home, *arguments: str) -> dict[str, Any]:
     process = start(place, *arguments)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     printed: dict[str, Any] = json.loads(out)
     return printed
 
 
 def check_nothing_lost(place: Home, printed: dict[str, Any], undisturbed: list[Any]) -> None:
+    assert any(t.began_after for t in trials(place)), "what was interrupted went on from where it was"
+    assert not list(place.checkpoints("small").glob("*.resume.*")), "nothing of finished trials is left"
     assert printed["trials"] == {"complete": TRIALS, "pruned": 0, "failed": 0, "running": 0}
     assert what(place) == undisturbed, "the interruption changed a result"
     copied = optuna.load_study(study_name="small", storage=place.storage)
@@ -123,7 +141,7 @@ def test_ctrl_c_returns_trials_to_the_queue_and_resume_goes_on(place: Home, undi
     process = start(place)
     until(lambda: some_done_and_one_running(place), process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=90)
     assert process.returncode == 130, err
     assert "tuner resume small" in err
     assert json.loads(out)["state"] == "stopped"
@@ -136,7 +154,7 @@ def test_kill_9_of_everything_and_the_same_command_goes_on(place: Home, undistur
     process = start(place)
     until(lambda: some_done_and_one_running(place), process)
     os.killpg(process.pid, signal.SIGKILL)
-    process.communicate(timeout=30)
+    process.communicate(timeout=90)
     assert TrialState.RUNNING in {t.state for t in trials(place)}
     check_nothing_lost(place, finish(place), undisturbed)
 
@@ -147,7 +165,7 @@ def test_kill_9_of_a_worker_is_noticed_and_another_takes_over(place: Home, undis
     with open_storage(place) as store:
         victim = store.owners(store.study("small").id)[0]
     os.kill(int(victim.split("|")[1]), signal.SIGKILL)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     check_nothing_lost(place, json.loads(out), undisturbed)
 
@@ -156,8 +174,8 @@ def test_workers_stop_when_their_parent_is_killed(place: Home) -> None:
     process = start(place)
     until(lambda: some_done_and_one_running(place), process)
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=30)
-    deadline = time.monotonic() + 30
+    process.communicate(timeout=90)
+    deadline = time.monotonic() + 90
     while any(t.state is TrialState.RUNNING for t in trials(place)):
         assert time.monotonic() < deadline, "an orphan goes on training"
         time.sleep(0.05)
@@ -167,8 +185,8 @@ def test_stop_from_another_terminal_ends_the_run(place: Home, undisturbed: list[
     process = start(place)
     until(lambda: some_done_and_one_running(place), process)
     stopping = start(place, "stop", "small")
-    stopping.communicate(timeout=30)
-    out, err = process.communicate(timeout=30)
+    stopping.communicate(timeout=90)
+    out, err = process.communicate(timeout=90)
     assert process.returncode == 0, err
     assert json.loads(out)["state"] == "stopped"
     check_nothing_lost(place, finish(place, "resume", "small", "--json"), undisturbed)

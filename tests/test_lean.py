@@ -31,6 +31,7 @@ from tuner.training.lean import Lean
 from tuner.training.rng import random_state, restore_random
 from tuner.training.settings import Settings
 from tuner.training.shadow import Probe, _bits, _difference
+from tuner.training.snapshot import SnapshotUnusable
 from tuner.trial import Objective, Report, TrialResult, TrialState, Verdict
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -700,28 +701,53 @@ def loaded(snapshot: bytes) -> Any:
     return torch.load(io.BytesIO(snapshot), weights_only=True)
 
 
+EARLY = {"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args": {"monitor": "val_loss", "patience": 9}}
+BY_TRAINER = [
+    *RESUMED,
+    trial("lively.Manual"),
+    trial(trainer={"accumulate_grad_batches": 4}),
+    trial(trainer={"precision": "bf16-mixed"}),
+    trial(trainer={"callbacks": [EARLY], "min_epochs": 3}),
+    trial(trainer={"val_check_interval": 0.5}),
+]
+
+
 @quietly
 @pytest.mark.parametrize("config", RESUMED, ids=named)
 def test_a_run_that_goes_on_from_a_snapshot_ends_as_if_it_had_never_stopped(
     config: dict[str, Any], tmp_path: Path
 ) -> None:
-    whole = Trial(config, "lean", keep=tmp_path / "whole.ckpt")
+    assert_goes_on("lean", config, tmp_path)
+
+
+@quietly
+@pytest.mark.parametrize("config", BY_TRAINER, ids=named)
+def test_a_run_by_the_trainer_that_goes_on_ends_as_if_it_had_never_stopped(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    assert_goes_on("lightning", config, tmp_path)
+
+
+def assert_goes_on(mode: str, config: dict[str, Any], folder: Path) -> None:
+    whole = Trial(config, mode, keep=folder / "whole.ckpt")
     assert len(whole.snapshots) == config["trainer"]["max_epochs"] - 1
     for epoch, snapshot in enumerate(whole.snapshots, 1):
         torch.manual_seed(epoch)
         random.seed(epoch)
         np.random.seed(epoch)
-        rest = Trial(config, "lean", keep=tmp_path / "rest.ckpt", snapshot=loaded(snapshot))
-        assert rest.result.trained == "lean"
+        rest = Trial(config, mode, keep=folder / "rest.ckpt", snapshot=loaded(snapshot))
+        assert rest.result.trained == mode
         assert rest.told == ([report for report in whole.reports if report.epoch > epoch], whole.told[1])
-        assert saved(tmp_path / "rest.ckpt") == saved(tmp_path / "whole.ckpt")
+        assert saved(folder / "rest.ckpt") == saved(folder / "whole.ckpt")
         assert len(rest.snapshots) == len(whole.snapshots) - epoch
 
 
 def test_another_process_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
-    config = trial("lively.Random")
-    whole = Trial(config, "lean", keep=tmp_path / "whole.ckpt")
-    (tmp_path / "snapshot").write_bytes(whole.snapshots[0])
+    """With dropout, shuffled batches, batch normalisation, a schedule and patience."""
+    config = NETWORKS["MLP, sgd"]
+    for mode in ("lean", "lightning"):
+        whole = Trial(config, mode, keep=tmp_path / f"{mode}.ckpt", patience=2)
+        (tmp_path / mode).write_bytes(whole.snapshots[0])
     code = f"""
 import sys, torch
 from pathlib import Path
@@ -729,12 +755,16 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 torch.set_num_threads(1)
 from test_lean import Trial
 folder = Path({str(tmp_path)!r})
-rest = Trial({config!r}, "lean", keep=folder / "rest.ckpt", snapshot=torch.load(folder / "snapshot", weights_only=True))
-print([report.epoch for report in rest.reports])
+for mode in ("lean", "lightning"):
+    snapshot = torch.load(folder / mode, weights_only=True)
+    rest = Trial({config!r}, mode, keep=folder / f"{{mode}}-rest.ckpt", patience=2, snapshot=snapshot)
+    print([report.epoch for report in rest.reports])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "[2, 3]\n"), done.stderr
-    assert saved(tmp_path / "rest.ckpt") == saved(tmp_path / "whole.ckpt")
+    assert (done.returncode, done.stdout) == (0, "[2, 3]\n[2, 3]\n"), done.stderr
+    for mode in ("lean", "lightning"):
+        assert saved(tmp_path / f"{mode}-rest.ckpt") == saved(tmp_path / f"{mode}.ckpt")
+    assert saved(tmp_path / "lightning-rest.ckpt") == saved(tmp_path / "lean.ckpt")
 
 
 def test_patience_remembers_across_a_snapshot() -> None:
@@ -745,20 +775,67 @@ def test_patience_remembers_across_a_snapshot() -> None:
     assert (rest.result.epochs, rest.result.best_epoch) == (4, 1)
 
 
+@pytest.mark.parametrize("mode", ["lean", "lightning"])
 @pytest.mark.parametrize("other", [trial(width=9), trial("lively.Optimised", form="list")])
-def test_a_snapshot_that_does_not_fit_is_left_alone_and_its_epochs_are_not_reported_again(
-    other: dict[str, Any],
-) -> None:
-    snapshot = loaded(Trial(trial(), "lean").snapshots[0])
-    fresh, trained = Trial(other, "lean"), Trial(other, "lean", snapshot=snapshot)
-    assert trained.result.trained == "lean"
-    assert trained.told == (fresh.reports[1:], fresh.told[1])
+def test_a_snapshot_that_does_not_fit_is_refused(mode: str, other: dict[str, Any]) -> None:
+    snapshot = loaded(Trial(trial(), mode).snapshots[0])
+    with pytest.raises(SnapshotUnusable):
+        Trial(other, mode, snapshot=snapshot)
 
 
-def test_the_trainer_does_not_report_the_epochs_of_a_snapshot_again() -> None:
-    snapshot = loaded(Trial(trial(), "lean").snapshots[1])
-    rest = Trial(trial(), "lightning", snapshot=snapshot)
-    assert [report.epoch for report in rest.reports] == [3]
+@pytest.mark.parametrize(("taken", "given"), [("lean", "lightning"), ("lightning", "lean")])
+def test_who_trains_otherwise_refuses_a_snapshot(taken: str, given: str) -> None:
+    with pytest.raises(SnapshotUnusable):
+        Trial(trial(), given, snapshot=loaded(Trial(trial(), taken).snapshots[0]))
+
+
+@pytest.mark.parametrize("mode", ["lean", "lightning"])
+def test_a_trial_that_is_stopped_ends_its_epoch_and_is_written_down(mode: str) -> None:
+    heard: list[int] = []
+    kept: list[dict[str, Any]] = []
+
+    def answer(report: Report) -> Verdict:
+        heard.append(report.epoch)
+        return Verdict.STOP if report.epoch == 2 else Verdict.GO_ON
+
+    training = SingleTraining(trial(), LOSS, mode=mode)  # type: ignore[arg-type]
+    with pytest.raises(TrialInterrupted, match="being stopped"):
+        training.train(trial(), answer, keep_snapshot=lambda make: kept.append(make()))
+    assert (heard, [snapshot["epoch"] for snapshot in kept]) == ([1, 2], [1, 2])
+
+
+@pytest.mark.parametrize("mode", ["lean", "lightning"])
+def test_whoever_keeps_snapshots_looks_after_sigterm(mode: str) -> None:
+    """It arrives in the first epoch, and what was there before hears it; the trial is not dropped."""
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    reports = 0
+
+    def report(_: Report) -> Verdict:
+        nonlocal reports
+        if not reports:
+            os.kill(os.getpid(), signal.SIGTERM)
+        reports += 1
+        return Verdict.GO_ON
+
+    try:
+        training = SingleTraining(trial(), LOSS, mode=mode)  # type: ignore[arg-type]
+        result = training.train(trial(), report, keep_snapshot=lambda _: None)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (heard, reports, result.state) == ([signal.SIGTERM], 3, TrialState.COMPLETE)
+
+
+def test_the_trainer_says_what_it_cannot_bring_back_to_the_last_bit() -> None:
+    diary = {"class_path": "scripted.Diary", "init_args": {"name": "going on"}}
+    config = trial(trainer={"callbacks": [diary], "max_epochs": 3})
+    whole = Trial(config, "lightning")
+    assert whole.result.trained == "lightning"
+    rest = Trial(config, "lightning", snapshot=loaded(whole.snapshots[0]))
+    assert rest.result.trained == (
+        "lightning; up to epoch 1: lightning; going on, not to the last bit: its callback Diary has no state_dict"
+    )
+    assert rest.told == (whole.reports[1:], whole.told[1])
 
 
 # ---- batches ---------------------------------------------------------------------------------------------------------

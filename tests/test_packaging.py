@@ -12,7 +12,7 @@ import pytest
 import tuner
 
 ROOT = Path(__file__).parent.parent
-HEAVY = ("torch", "lightning", "mlflow", "optuna", "sqlalchemy", "numpy")
+HEAVY = ("torch", "lightning", "mlflow", "optuna", "sqlalchemy", "numpy", "ray")
 
 
 def test_the_list_of_packages_is_what_lies_on_the_disk() -> None:

@@ -6,7 +6,9 @@ import importlib.util
 import itertools
 import json
 import math
+import random
 import statistics
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -24,10 +26,11 @@ from optuna.trial import TrialState as OptunaState
 
 from tuner.errors import SpecError
 from tuner.search import OptunaCopy, PrioritySampler, Search, create_optuna_tables, open_priorities, search_space
-from tuner.search.pruners import PRUNERS
+from tuner.search.history import History
+from tuner.search.pruners import PRUNERS, MedianPruner
 from tuner.search.samplers import SAMPLERS
 from tuner.space import Space, read_space
-from tuner.storage.database import share_safely
+from tuner.storage import OptunaTables
 from tuner.trial import Objective, Trial, TrialResult, TrialState
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -727,6 +730,82 @@ def test_who_takes_a_trial_over_prunes_as_its_first_worker_would_have(pruner: st
         assert first == second
 
 
+@pytest.mark.parametrize("pruner", PRUNERS)
+def test_who_joins_late_has_heard_what_the_others_have(pruner: str) -> None:
+    own, watching = search_of(SMALL, pruner=pruner), search_of(SMALL, pruner=pruner)
+    simulate(own, 12, curve, workers=[watching])
+    done = [t for t in watching._study.get_trials() if t.state.is_finished()]
+    late = search_of(SMALL, pruner=pruner)
+    late.see(
+        finished(
+            n,
+            t.params,
+            t.value if t.state is OptunaState.COMPLETE else None,
+            state=TrialState.COMPLETE if t.state is OptunaState.COMPLETE else TrialState.PRUNED,
+            values=t.intermediate_values,
+        )
+        for n, t in enumerate(done)
+    )
+    joined = late._study.get_trials()
+    assert [(t.state, t.value, t.params) for t in joined] == [(t.state, t.value, t.params) for t in done]
+    assert [dict(t.system_attrs) for t in joined] == [dict(t.system_attrs) for t in done]
+    assert [t.intermediate_values for t in joined] == [t.intermediate_values for t in done]
+
+
+@pytest.mark.parametrize("pruner", sorted(PRUNERS))
+def test_finished_trials_are_taken_over_without_asking_the_pruner(pruner: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = search_of(SMALL).propose(0)
+    late = search_of(SMALL, pruner=pruner)
+
+    def prune(*_: Any) -> bool:
+        raise AssertionError("a look at every other trial, for every epoch of every trial")
+
+    monkeypatch.setattr(late._study.pruner, "prune", prune)
+    late.see([finished(0, params, 0.5, values={epoch: 1.0 / epoch for epoch in range(1, EPOCHS + 1)})])
+    assert memory(late)[0].intermediate_values[EPOCHS] == 1.0 / EPOCHS
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_the_median_is_optuna_s(direction: str) -> None:
+    draw = random.Random(3)  # noqa: S311 - no secret
+    ours, theirs = MedianPruner(20), optuna.pruners.MedianPruner(5, 2)
+    study = optuna.create_study(direction=direction)
+    answers = Counter[bool]()
+    for number in range(30):
+        trial = study.ask()
+        for epoch in range(1, draw.randint(2, 20)):
+            trial.report(math.nan if draw.random() < 0.1 else draw.random() + number % 5, epoch)
+            frozen = study.get_trials()[-1]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # Optuna's, of nothing but NaN
+                asked = theirs.prune(study, frozen)
+            assert ours.prune(study, frozen) == asked
+            answers[asked] += 1
+        study.tell(trial, draw.random(), state=OptunaState.COMPLETE)
+    assert min(answers.values()) > 50
+
+
+def test_what_was_read_of_a_study_bit_by_bit_is_what_is_read_at_once() -> None:
+    draw = random.Random(4)  # noqa: S311 - no secret
+    study, history, running = optuna.create_study(), History(), list[optuna.Trial]()
+    for _ in range(60):
+        running.append(study.ask({"x": FloatDistribution(0, 1)}))
+        running[-1].report(draw.random(), 1)
+        running[-1].report(draw.random(), draw.choice([2, 3]))
+        for trial in draw.sample(running, draw.randint(0, len(running) // 2)):
+            running.remove(trial)
+            state = draw.choice([OptunaState.COMPLETE, OptunaState.PRUNED, OptunaState.FAIL])
+            study.tell(trial, draw.random() if state is OptunaState.COMPLETE else None, state=state)
+        history.read(study.get_trials())
+        history.values(1.0)
+    whole = History()
+    whole.read(study.get_trials())
+    assert len(whole.trials) > 20
+    assert [history.trials[i].number for i in history.order] == [whole.trials[i].number for i in whole.order]
+    assert history.values(1.0)[history.order].tolist() == whole.values(1.0)[whole.order].tolist()
+    assert sorted(t.number for t in history.running) == sorted(t.number for t in running)
+
+
 def test_a_confirming_run_is_never_pruned() -> None:
     search = search_of(SMALL, pruner="median")
     simulate(search, 10, curve)
@@ -744,6 +823,20 @@ def test_a_trial_that_went_back_to_the_queue_no_longer_counts() -> None:
     assert not search.should_prune(0, 1, 5.0)
     search.see([finished(0, params, 5.0)])
     assert [(t.state, t.value) for t in memory(search)] == [(OptunaState.COMPLETE, 5.0)]
+
+
+def test_a_trial_that_another_worker_takes_up_counts_with_what_it_kept() -> None:
+    search = search_of(SMALL, pruner="median")
+    params = search.propose(0)
+    for epoch in (1, 2, 3):
+        search.should_prune(0, epoch, -100.0)
+    kept = {1: -100.0}
+    search.see([Trial(0, params, 0, TrialState.RUNNING, attempt=2, values=kept)])
+    assert [t.intermediate_values for t in memory(search)] == [kept]
+    again = kept | {2: 0.5}
+    search.see([Trial(0, params, 0, TrialState.RUNNING, attempt=2, values=again)])
+    assert [t.intermediate_values for t in memory(search)] == [again]
+    assert not search.should_prune(0, 3, 0.25)
 
 
 # ---- a space as Optuna sees it -------------------------------------------------------------------------------------
@@ -802,7 +895,7 @@ def url(tmp_path: Path) -> str:
 
 
 def copy_of(url: str, objective: Objective = LOSS) -> OptunaCopy:
-    return OptunaCopy(url, share_safely, "small", objective, space_of(EVERY_KIND))
+    return OptunaCopy(url, OptunaTables, "small", objective, space_of(EVERY_KIND))
 
 
 @pytest.fixture
@@ -879,6 +972,31 @@ def test_only_finished_proposals_of_the_search_are_copied(
     copy.write([finished(0, sgd(0.1), 0.5)])
     copy.close()
     assert [t.value for t in copied()] == [0.5]
+
+
+EXTREME = [
+    *TRIALS,
+    finished(4, sgd(0.5), 0.6, values={1: math.inf, 2: -math.inf, 3: math.nan, 4: 0.6}),
+]
+
+
+def test_trials_written_at_once_are_those_that_optuna_itself_would_write(
+    url: str, copied: Callable[[], list[optuna.trial.FrozenTrial]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast = copy_of(url)
+    fast.write(EXTREME)
+    fast.close()
+    mine = copied()
+    monkeypatch.setattr("tuner.storage.optuna_tables.KNOWN", 0)  # tables of another format
+    slow = OptunaCopy(url, OptunaTables, "by add_trial", LOSS, space_of(EVERY_KIND))
+    slow.write(EXTREME)
+    slow.close()
+    storage = optuna.storages.RDBStorage(url)
+    theirs = optuna.load_study(study_name="by add_trial", storage=storage).get_trials()
+    storage.remove_session()
+    storage.engine.dispose()
+    told = [[(repr({**vars(t), "_trial_id": 0}), t.number) for t in trials] for trials in (mine, theirs)]
+    assert told[0] == told[1]
 
 
 @pytest.mark.parametrize(("objective", "best"), [(LOSS, 0.2), (ACCURACY, 0.8)])
@@ -969,7 +1087,7 @@ def test_optuna_s_tables_take_trials_of_a_changed_space(tmp_path: Path) -> None:
         (NARROW, 1, {"model.x": 0.9, "model.kind": "b"}),
         (NARROW, 2, {"model.x": 0.1, "model.kind": "c"}),  # it was begun before the change
     ]:
-        copy = OptunaCopy(url, lambda _: None, "s", Objective("val_loss"), space_of(space))
+        copy = OptunaCopy(url, OptunaTables, "s", Objective("val_loss"), space_of(space))
         copy.write([finished(number, params, 1.0)])
         copy.close()
     trials = optuna.load_study(study_name="s", storage=url).trials
@@ -992,7 +1110,7 @@ def test_optuna_s_tables_take_trials_of_a_parameter_of_another_kind(tmp_path: Pa
     create_optuna_tables(url)
     for number, described in enumerate(({"float": {"low": 0.1, "high": 1.0, "scale": "log"}}, now, now)):
         space = space_of({"model.x": described})
-        copy = OptunaCopy(url, lambda _: None, "s", Objective("val_loss"), space)
+        copy = OptunaCopy(url, OptunaTables, "s", Objective("val_loss"), space)
         copy.write([finished(number, space.default_params(), 1.0)])
         copy.close()
     trials = optuna.load_study(study_name="s", storage=url).trials

@@ -9,10 +9,8 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
-import os
 import sqlite3
 import threading
-import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -30,36 +28,11 @@ from tuner.storage.schema import VERSION_TABLE
 from tuner.storage.tables import TrialTable
 from tuner.trial import Report, TrialResult, TrialState
 
-OUR_TABLES = {"tuner_study", "tuner_trial", "tuner_report"}
+OUR_TABLES = {"tuner_study", "tuner_trial", "tuner_report", "tuner_worker"}
 PATIENCE = 60.0
 
 
 # Databases, fresh for each test
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty database."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'home' / 'tuner.db'}"
-    return str(request.getfixturevalue("postgres_url"))
-
-
-@pytest.fixture
-def postgres_url() -> Iterator[str]:
-    """The URL of an empty schema on the PostgreSQL server, dropped after the test."""
-    server = os.environ.get("TUNER_TEST_POSTGRES")
-    if not server:
-        pytest.skip("TUNER_TEST_POSTGRES is not set: give the SQLAlchemy URL of a PostgreSQL server to test on")
-    schema = f"tuner_test_{uuid.uuid4().hex[:12]}"
-    admin = sa.create_engine(server, isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(sa.text(f"CREATE SCHEMA {schema}"))
-    named = sa.make_url(server).update_query_dict({"options": f"-csearch_path={schema}"})
-    yield named.render_as_string(hide_password=False)
-    with admin.connect() as connection:
-        connection.execute(sa.text(f"DROP SCHEMA {schema} CASCADE"))
-    admin.dispose()
 
 
 @pytest.fixture
@@ -207,9 +180,12 @@ def new_study(store: Store, trials: int | None = 100, epochs: int | None = None)
     return store.create("digits", document(trials, epochs), seed=7)
 
 
-def claimed(store: Store, study: StudyRow, owner: str = "a") -> Lease:
+def claimed(store: Store, study: StudyRow, owner: str = "a", after: int = 0) -> Lease:
+    """A trial that this owner has taken, which goes on after an epoch if it was begun before."""
     lease = store.claim(study.id, owner)
     assert lease is not None
+    if lease.trial.began_after is None:
+        store.begin_after(lease, after)
     return lease
 
 
@@ -633,20 +609,92 @@ def test_a_finished_trial_cannot_be_written_again(store: Store) -> None:
     assert store.trials(study.id)[0].value == 0.5
 
 
-def test_a_trial_that_is_given_back_comes_again_with_its_values_and_seed_and_no_reports(store: Store) -> None:
+def test_a_trial_that_is_given_back_comes_again_with_its_values_and_seed(store: Store) -> None:
     study = new_study(store)
     first = claimed(store, study)
     store.propose(first, {"model.depth": 2})
     store.report(first, report(1, 0.25))
     store.give_back(first)
     [waiting] = store.trials(study.id)
-    assert (waiting.state, waiting.values) == (TrialState.WAITING, {})
+    assert (waiting.state, waiting.began_after) == (TrialState.WAITING, None)
     second = claimed(store, study)
     assert second.trial.number == 0
     assert second.trial.params == {"model.depth": 2}
     assert second.trial.seed == first.trial.seed
     assert store.report(second, report(1, 0.5))
     assert store.trials(study.id)[0].values == {1: 0.5}
+
+
+def test_a_trial_goes_on_after_an_epoch_and_what_it_reported_later_was_for_nothing(store: Store) -> None:
+    study = new_study(store, epochs=20)
+    first = claimed(store, study)
+    for epoch in range(1, 8):
+        store.report(first, report(epoch, 1 / epoch))
+    change_trial(store, 0, started_at=sa.func.coalesce(TrialTable.started_at, 0.0) - 100.0)
+    store.reclaim(study.id, everybody_is_gone)
+    [waiting] = store.trials(study.id)
+    assert set(waiting.values) == set(range(1, 8)), "until somebody says how far it was kept"
+    assert waiting.wasted_seconds == pytest.approx(100.0, abs=30.0)
+    assert store.epochs_left(study.id) == 20 - 7
+    second = store.claim(study.id, "b")
+    assert second is not None
+    assert (second.trial.began_after, second.trial.values) == (None, {e: 1 / e for e in range(1, 8)})
+    taken_up = store.begin_after(second, 5, 60.0)
+    assert taken_up == store.trials(study.id)[0]
+    assert (taken_up.began_after, set(taken_up.values)) == (5, {1, 2, 3, 4, 5})
+    assert taken_up.wasted_seconds == pytest.approx(40.0, abs=30.0)
+    assert store.summary(study.id).epochs == 7
+    assert store.summary(study.id).seconds == pytest.approx(100.0, abs=30.0)
+    for epoch in (6, 7, 8):
+        store.report(second, report(epoch, 0.125))
+    assert store.epochs_left(study.id) == 20 - 7 - 3
+    store.finish(second, complete(0.125, epochs=8, seconds={"train": 90.0}))
+    summary = store.summary(study.id)
+    assert (summary.epochs, set(store.trials(study.id)[0].values)) == (10, set(range(1, 9)))
+    assert summary.seconds == pytest.approx(90.0 + 40.0, abs=30.0)
+
+
+def test_what_was_kept_counts_as_wasted_again_when_it_is_lost(store: Store) -> None:
+    study = new_study(store)
+    claimed(store, study)
+    for kept in (60.0, 0.0):
+        change_trial(store, 0, started_at=sa.func.coalesce(TrialTable.started_at, 0.0) - 100.0)
+        store.reclaim(study.id, everybody_is_gone)
+        lease = store.claim(study.id, "b")
+        assert lease is not None
+        wasted = store.begin_after(lease, 0, kept).wasted_seconds
+    assert wasted == pytest.approx(200.0, abs=30.0)
+    assert store.summary(study.id).seconds == pytest.approx(200.0, abs=30.0)
+
+
+def test_only_the_owner_says_after_which_epoch_a_trial_goes_on(store: Store) -> None:
+    study = new_study(store)
+    store.report(claimed(store, study), report(1))
+    store.reclaim(study.id, everybody_is_gone)
+    stale = store.claim(study.id, "b")
+    assert stale is not None
+    store.reclaim(study.id, everybody_is_gone)
+    with pytest.raises(LeaseLost, match="trial 0"):
+        store.begin_after(stale, 0)
+    assert set(store.trials(study.id)[0].values) == {1}
+    store.claim(study.id, "c")
+    with pytest.raises(LeaseLost, match="trial 0"):
+        store.begin_after(stale, 0)
+
+
+def test_mlflow_hears_of_a_trial_that_was_lost_once_it_is_known_how_far_it_was_kept(store: Store) -> None:
+    study = new_study(store)
+    first = claimed(store, study)
+    store.propose(first, {})
+    for epoch in (1, 2):
+        store.report(first, report(epoch))
+    store.reclaim(study.id, everybody_is_gone)
+    second = store.claim(study.id, "b")
+    assert second is not None
+    assert (store.untracked(study.id), store.count_untracked(study.id)) == ([], 0)
+    store.begin_after(second, 1)
+    [waiting] = store.untracked(study.id)
+    assert ([epoch for epoch, *_ in waiting.reports], store.count_untracked(study.id)) == ([1], 1)
 
 
 def test_giving_back_does_not_count_as_an_attempt(store: Store) -> None:
@@ -669,13 +717,16 @@ def test_waiting_trials_come_before_new_ones_lowest_number_first(store: Store) -
 def test_three_lost_workers_make_a_failed_trial_with_a_reason(store: Store) -> None:
     study = new_study(store, trials=1)
     for attempt in (1, 2, 3):
-        lease = claimed(store, study)
+        lease = claimed(store, study, f"host/boot/4026|{10 + attempt}|99")
         assert lease.trial.attempt == attempt
         store.report(lease, report(1))
         assert store.reclaim(study.id, everybody_is_gone) == [0]
     [trial] = store.trials(study.id)
     assert trial.state is TrialState.FAILED
-    assert "lost 3 workers" in (trial.outcome.reason or "")
+    assert trial.outcome.reason == (
+        "lost 3 workers, which died or fell silent while training it: "
+        "host, process 11, in epoch 2; host, process 12, in epoch 2; host, process 13, in epoch 2"
+    )
     assert store.claim(study.id, "a") is None
     summary = store.summary(study.id)
     assert (summary.count(TrialState.FAILED), summary.epochs) == (1, 3)
@@ -878,6 +929,100 @@ def test_hundreds_of_changed_trials_come_without_those_that_did_not_change(store
     store.plan(study.id, lambda trials: [(0, seed) for seed in range(600)])
     known = {0: store.trials(study.id)[0].revision}
     assert [t.number for t in store.trials(study.id, known)] == list(range(1, 601))
+
+
+# For workers that follow
+
+
+def test_a_feed_hands_out_every_trial_and_then_only_what_changes(store: Store) -> None:
+    study = new_study(store)
+    leases = [claimed(store, study) for _ in range(3)]
+    store.propose(leases[0], {"x": 0.5})
+    store.report(leases[0], report(1, 0.25))
+    store.report(leases[0], report(2, 0.125))
+    store.finish(leases[1], complete(0.5, epochs=4, config={"model": {}}))
+    feed = store.feed(study.id)
+    assert [(t.number, t.params, t.values, t.value) for t in feed.changes()] == [
+        (0, {"x": 0.5}, {1: 0.25, 2: 0.125}, None),
+        (1, None, {}, 0.5),
+        (2, None, {}, None),
+    ]
+    assert feed.changes() == []
+    store.report(leases[0], report(3, 0.0625))
+    store.finish(leases[2], TrialResult(TrialState.PRUNED, 0.75, epochs=2, infeasible=True, reason="diverged"))
+    claimed(store, study)
+    running, pruned, new = feed.changes()
+    assert (running.number, running.values) == (0, {1: 0.25, 2: 0.125, 3: 0.0625})
+    assert pruned.outcome == TrialResult(TrialState.PRUNED, 0.75, epochs=2, infeasible=True, reason="diverged")
+    assert (new.number, new.state) == (3, TrialState.RUNNING)
+
+
+def test_a_feed_tells_of_own_trials_once_they_are_no_longer_left_out(store: Store) -> None:
+    study, feed = new_study(store), None
+    leases = [claimed(store, study) for _ in range(2)]
+    feed = store.feed(study.id)
+    assert [t.number for t in feed.changes(without={0})] == [1]
+    store.finish(leases[0], complete(0.5))
+    assert feed.changes(without={0}) == []
+    assert [(t.number, t.value) for t in feed.changes()] == [(0, 0.5)]
+    assert feed.changes() == []
+
+
+def test_a_feed_does_not_ask_about_trials_that_cannot_change_any_more(store: Store) -> None:
+    study = new_study(store)
+    store.finish(claimed(store, study), complete(0.5))
+    feed = store.feed(study.id)
+    assert len(feed.changes()) == 1
+    change_trial(store, 0, revision=99)  # which no write does
+    assert feed.changes() == []
+
+
+def test_a_feed_notices_failed_trials_that_are_tried_again_and_numbers_used_again(store: Store) -> None:
+    study = new_study(store)
+    feed = store.feed(study.id)
+    store.finish(claimed(store, study), TrialResult(TrialState.FAILED, reason="ValueError"))
+    withdrawn = claimed(store, study)
+    assert [(t.number, t.state.value) for t in feed.changes()] == [(0, "failed"), (1, "running")]
+    store.withdraw(withdrawn)
+    store.retry_failed(study.id)
+    assert [(t.number, t.state.value) for t in feed.changes()] == [(0, "waiting")]
+    store.finish(claimed(store, study), complete(0.25))
+    again = claimed(store, study)
+    assert again.trial.number == 1
+    store.propose(again, {"x": 0.5})
+    assert [(t.number, t.state.value) for t in feed.changes()] == [(0, "complete"), (1, "running")]
+
+
+def test_hundreds_of_trials_come_at_once_with_their_own_values(store: Store) -> None:
+    study, other = new_study(store, trials=1), store.create("other", document(), seed=8)
+    store.finish(claimed(store, study), complete(0.5))
+    store.plan(study.id, lambda trials: [(0, seed) for seed in range(600)])
+    for owner in (study, other):
+        for epoch in (2, 1) if owner is study else (1,):
+            lease = claimed(store, owner)
+            store.report(lease, report(epoch, lease.trial.number + epoch / 8))
+            store.report(lease, report(epoch + 2, lease.trial.number + 0.5))
+    followed = store.feed(study.id).changes()
+    assert len(followed) == 601
+    assert [(t.number, t.values) for t in followed if t.values] == [(1, {2: 1.25, 4: 1.5}), (2, {1: 2.125, 3: 2.5})]
+    assert [t.values for t in followed] == [t.values for t in store.trials(study.id)]
+
+
+def test_a_number_that_was_withdrawn_leaves_room_for_another_trial(store: Store) -> None:
+    study = new_study(store, trials=2)
+    first, _ = claimed(store, study), claimed(store, study)
+    assert store.claim(study.id, "a") is None
+    store.withdraw(first)
+    assert claimed(store, study).trial.number == 2
+    assert store.claim(study.id, "a") is None
+
+
+def test_a_worker_keeps_one_connection_and_its_heartbeat_none(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    with database.read() as one, database.read() as other:
+        assert one.scalar(sa.select(1)) == other.scalar(sa.select(1))
+    assert database.engine.pool.checkedin() == 1  # type: ignore[attr-defined]
+    database.close()
 
 
 def test_the_summary_counts_proposals_by_state_and_adds_up_what_they_cost(store: Store) -> None:

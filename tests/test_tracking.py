@@ -268,6 +268,21 @@ def test_a_confirming_run_is_a_child_of_the_run_that_it_confirms(
     assert server.children(study)[2].data.tags["mlflow.parentRunId"] == confirmed
 
 
+@pytest.mark.parametrize("confirms", [None, 0])
+def test_a_trial_that_goes_on_has_one_run_with_the_kept_epochs_and_the_new_ones(
+    server: Server, study: str, tracker: MLflowTracker, confirms: int | None
+) -> None:
+    confirmed = tracker.write(trial(0, complete()), [], None)
+    first = tracker.write(trial(1, token=1, confirms=confirms), reports(0.875, 0.75, 0.625), None)
+    tracker.write(trial(1, token=2, confirms=confirms, state=TrialState.WAITING), reports(0.875, 0.75, 0.625), first)
+    gone_on = trial(1, complete(), token=3, confirms=confirms, attempt=2, began_after=2)
+    tracker.write(gone_on, reports(0.875, 0.75, 0.5), first)
+    run = server.children(study)[1]
+    assert [(step, value) for step, _, value in server.history(run, "val_loss")] == [(1, 0.875), (2, 0.75), (3, 0.5)]
+    assert (run.data.tags["tuner.began_after"], run.data.tags["tuner.attempts"]) == ("2", "2")
+    assert (run.data.tags["mlflow.parentRunId"] == confirmed) is (confirms is not None)
+
+
 # Twice
 
 

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.home import Home
-from tuner.service.entry import open_storage
-from tuner.service.result import StudyResult, best_of
+from tuner.service.reuse import load
 
 if TYPE_CHECKING:
     from tuner.best import Best
+    from tuner.service.result import StudyResult
 
 
 def run(
@@ -48,13 +47,19 @@ def run(
     return run_study(study, overrides=overrides, workers=workers)
 
 
-def load_best(study: str) -> Best:
-    """Load the best of a study by its name.
+def load_best(source: str | Path) -> Best:
+    """Load the best of a study, or what was exported of one.
+
+    Nothing heavy is imported before a module or data are asked of it.
+
+    Args:
+        source: a study's name; a folder of `tuner export`; a YAML file with a configuration; `models:/NAME@champion` or
+            `models:/NAME/VERSION`. A path needs no storage, and `models:/` needs MLflow alone.
 
     Raises:
-        StudyNotFound: there is no such study in the storage.
-        NoBest: none of its trials has succeeded.
+        StudyNotFound: there is no such thing.
+        NoBest: none of the study's trials has succeeded.
+        SpecError: the file has problems.
+        BestUnusable: a file was changed since it was exported.
     """
-    home = Home.from_environment()
-    with open_storage(home) as store:
-        return best_of(store, study, home)
+    return load(source)

@@ -13,7 +13,11 @@ TunerError                    exit code 1 unless a subclass says otherwise
 ├── StudyStopped              nothing more will be tried
 │   ├── MissingMetric         the objective's metric was never logged
 │   └── DataError             a data file is wrong (found before anything runs, it is a SpecError)
+├── WorkerUnfit               this worker can work on nothing: its device or disk is at fault
+├── StudyRefused              this worker cannot work on this study; others may
 ├── NoBest                    no trial has succeeded, so there is no best
+├── BestUnusable              a best's file is changed or not safe to read, or a model cannot do what was asked of it
+├── TestSplitUsed             the test split has been used for another configuration of the study   (exit 2)
 ├── StorageUnavailable        the study's database does not answer
 └── TrackingUnavailable       MLflow does not answer; training goes on, the data waits
     └── TrackingRefused       MLflow does not take this, and never will; the rest goes on
@@ -130,8 +134,27 @@ class DataError(StudyStopped, ValueError):
         self.source, self.problems = source, tuple(problems)
 
 
+class WorkerUnfit(TunerError):
+    """This worker can work on nothing: its device or its disk is at fault."""
+
+
+class StudyRefused(TunerError):
+    """This worker cannot work on this study (a module or a file is missing there); others may."""
+
+
 class NoBest(TunerError):
     """No trial of the study has succeeded."""
+
+
+class BestUnusable(TunerError):
+    """A file of a best is missing, changed or not safe to read, or its model cannot do what was asked of it."""
+
+
+class TestSplitUsed(TunerError):
+    """The test split has been used for another configuration of the study."""
+
+    exit_code = 2
+    __test__ = False  # pytest would take the name for a group of tests
 
 
 class StorageUnavailable(TunerError):

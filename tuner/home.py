@@ -15,6 +15,7 @@ QUIET = {
     "DO_NOT_TRACK": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "1",
     "MLFLOW_MODEL_CATALOG_URI": "",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -74,7 +75,7 @@ class Home:
         return self.folder / "artifacts"
 
     def checkpoints(self, study: str) -> Path:
-        """Where the weights of a study's leading trials lie."""
+        """Where the weights of a study's leading trials lie, and what its running trials go on from."""
         return self.folder / "checkpoints" / study
 
     def logs(self, study: str) -> Path:

@@ -2,25 +2,51 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from tuner.best import confirmations, leading
 from tuner.cohort import CohortTraining, Job
-from tuner.errors import LeaseLost, StudyStopped, TrialInterrupted
+from tuner.errors import LeaseLost, StorageUnavailable, StudyStopped, TrialInterrupted
 from tuner.search import Search
 from tuner.spec import StudySpec, trial_config
-from tuner.storage import Lease, Store
+from tuner.storage import Heard, Lease, Store
+from tuner.training import Bookmark, Snapshot, known_epochs, left, seconds_of, sweep
 from tuner.trial import Report, Trial, TrialResult, TrialState, Verdict
+
+T = TypeVar("T")
+log = logging.getLogger("tuner")
 
 MAX_FAILURES_IN_A_ROW = 3
 LOOK_SECONDS = 2.0
+LOOK_SHARE = 0.1
+"""The share of a trial's time that looking at what other workers report may take."""
+
+SHORTEST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 10.0
+
+
+class Condition(Protocol):
+    """What a worker knows of its own condition."""
+
+    def well(self) -> None:
+        """A trial has got through."""
+
+    def blame(self, result: TrialResult) -> str:
+        """Look into a failure that may be the worker's own.
+
+        Returns:
+            By what name it is to be remembered that the trial failed here.
+
+        Raises:
+            WorkerUnfit, StudyRefused: it is the worker's own.
+        """
 
 
 @dataclass
@@ -31,11 +57,13 @@ class Held:
         lease: that it is ours.
         trial: with its values.
         ask_seconds: what proposing them took.
+        snapshot: where an earlier owner has left it.
     """
 
     lease: Lease
     trial: Trial
     ask_seconds: float = 0.0
+    snapshot: Snapshot | None = None
 
 
 @dataclass
@@ -46,11 +74,17 @@ class Work:
         store: the truth; `study_id` and `owner` say which study in it, and who works.
         search: proposes and prunes.
         training: trains, several trials in one pass where it can.
-        checkpoints: where the leading trials' weights are kept.
+        checkpoints: where the leading trials' weights are kept, and what running trials go on from.
         stopped: whether somebody asked to stop; `pause` waits some seconds or until then.
         holding: a context in which a lease is renewed while its trial trains.
         gone: whether a worker of this name is known to be dead.
         seconds_left: wall-clock seconds of the study's time budget left when the work begins, or None.
+        elsewhere: whether this worker is wanted at another study. It then takes no more trials of this one.
+        patient: whether it waits while others are on the last trials, which may come back or need confirming.
+        condition: whether this worker is fit to work; None counts every failure as the trial's.
+        document: what the study must still say when it is called complete, or None.
+        outage_seconds: how long it waits, training held, for a storage that does not answer, before what it has in hand
+            is dropped.
     """
 
     spec: StudySpec
@@ -65,22 +99,46 @@ class Work:
     holding: Callable[[Lease], AbstractContextManager[object]]
     gone: Callable[[str], bool]
     seconds_left: float | None = None
+    elsewhere: Callable[[], bool] = lambda: False
+    patient: bool = True
+    condition: Condition | None = None
+    document: Mapping[str, Any] | None = None
+    outage_seconds: float = 0.0
     seen: dict[int, Trial] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
     failures: int = 0
     looked: float = 0.0
+    _look_seconds: float = 0.0
+    _others: set[int] = field(default_factory=set)
+    _leaders: list[Trial] = field(default_factory=list)
     _held: dict[int, Held] = field(default_factory=dict)
 
-    def run(self) -> None:
-        """Try configurations until the budget is spent, or somebody asks to stop."""
-        while leases := self._next():
+    def __post_init__(self) -> None:
+        self._feed = self.store.feed(self.study_id)
+
+    def run(self) -> bool:
+        """Try configurations until the budget is spent, the worker is wanted elsewhere, or somebody asks to stop.
+
+        Returns:
+            Whether there was anything to train.
+        """
+        self._sweep()
+        trained = self._work()
+        self._sweep()
+        return trained
+
+    def _work(self) -> bool:
+        trained = False
+        while not (trained and self.elsewhere()) and (leases := self._next()):
+            trained = True
             with self._unfinished_go_back(), ExitStack() as holding:
                 try:
                     jobs = self._taken(leases, holding)
                     for job, result in self.training.train(jobs, self._judge, partial(self._more, holding)):
                         self._finish(job, result)
                 except TrialInterrupted:
-                    return
+                    return trained
+        return trained
 
     def _next(self) -> list[Lease]:
         """The next trials: waiting ones, new ones, or confirming runs; none when there is nothing left to do."""
@@ -96,22 +154,49 @@ class Work:
                 return []
             if not (unfinished.waiting or unfinished.running):
                 every = "every configuration of the space has been tried"
-                self.store.complete(self.study_id, every if self._exhausted() else None)
+                self.store.complete(self.study_id, every if self._exhausted() else None, self.document)
                 return []
             if unfinished.waiting:
                 continue
+            if not self.patient:
+                return []
             self.store.reclaim(self.study_id, self.gone)
             self.pause(0.5)  # other workers are on the last trials, which may come back or need confirming
         return []
 
     def _room(self) -> int:
         """How many whole trials the budget of epochs has left; without one, more than anybody asks for."""
-        left = self.store.epochs_left(self.study_id) if self.spec.search.epochs else None
+        left = self._epochs_left()
         return sys.maxsize if left is None else left // self.spec.max_epochs
+
+    def _epochs_left(self) -> int | None:
+        if self.spec.search.epochs is None:
+            return None
+        return self._insisting(lambda _: self.store.epochs_left(self.study_id))
+
+    def _insisting(self, ask: Callable[[bool], T]) -> T:
+        """Ask the storage, and ask again while it is away; `ask` is told whether it has been asked before.
+
+        Raises:
+            StorageUnavailable: it was away for too long, or somebody asked to stop meanwhile.
+        """
+        wait, until = SHORTEST_WAIT_SECONDS, time.monotonic() + self.outage_seconds
+        again = False
+        while True:
+            try:
+                return ask(again)
+            except StorageUnavailable as error:
+                if self.stopped() or time.monotonic() + wait > until:
+                    raise
+                log.warning("%s Trying again in %.1f s.", error, wait)
+                self.pause(wait)
+                wait, again = min(2 * wait, LONGEST_WAIT_SECONDS), True
 
     def _claim(self, *, only_new: bool = False) -> Lease | None:
         open_new = not self._late(searching=True) and not self._exhausted()
-        return self.store.claim(self.study_id, self.owner, open_new=open_new, only_new=only_new)
+        return self._insisting(
+            lambda _: self.store.claim(self.study_id, self.owner, open_new=open_new, only_new=only_new)
+        )
 
     def _exhausted(self) -> bool:
         """Whether every configuration of the space has been tried, so that another trial would repeat one."""
@@ -138,11 +223,30 @@ class Work:
         for lease in leases:
             holding.enter_context(self.holding(lease))
             self._held[lease.trial.number] = Held(lease, lease.trial)
+            if lease.trial.began_after is None:
+                self._take_up(self._held[lease.trial.number])
+        leases = [lease for lease in leases if lease.trial.number in self._held]
         self._propose([lease for lease in leases if lease.trial.params is None], like)
         self._look_around()
-        self.search.see([held.trial for held in self._held.values() if held.trial.confirms is None])
         taken = [self._held[lease.trial.number] for lease in leases if lease.trial.number in self._held]
+        self.search.see([held.trial for held in taken if held.trial.confirms is None])
         return [self._job(held) for held in taken]
+
+    def _take_up(self, held: Held) -> None:
+        """Find out where an earlier owner has left a trial, and say that it goes on there."""
+        if held.trial.params is not None:
+            held.snapshot = self._bookmark(held, self._config(held.trial)).find(held.trial.values)
+        try:
+            epoch, seconds = known_epochs(held.snapshot), seconds_of(held.snapshot)
+            held.trial = self.store.begin_after(held.lease, epoch, seconds)
+        except LeaseLost:  # reading took longer than the lease
+            del self._held[held.trial.number]
+
+    def _bookmark(self, held: Held, config: Mapping[str, Any]) -> Bookmark:
+        return Bookmark(self.checkpoints, held.trial.number, held.lease.token, config)
+
+    def _config(self, trial: Trial) -> dict[str, Any]:
+        return trial_config(self.spec.base_config, trial.params or {}, trial.seed)
 
     def _propose(self, leases: Sequence[Lease], like: Trial | None) -> None:
         """Propose values; a trial for which there is nothing left to try is withdrawn."""
@@ -160,14 +264,15 @@ class Work:
                 del self._held[lease.trial.number]
                 self.store.withdraw(lease)
             else:
-                self._held[lease.trial.number].trial = lease.trial.with_params(found)
+                held = self._held[lease.trial.number]
+                held.trial = held.trial.with_params(found)
         for lease in leases:
-            if (held := self._held.get(lease.trial.number)) is not None:
-                held.ask_seconds = (time.perf_counter() - asked) / len(leases)
+            if lease.trial.number in self._held:
+                self._held[lease.trial.number].ask_seconds = (time.perf_counter() - asked) / len(leases)
 
     def _found(self, lease: Lease, params: dict[str, Any] | None) -> dict[str, Any] | None:
         """Values for a trial that no other running one has: these, or others; None if all have been tried."""
-        while params is None or not self.store.propose(lease, params):
+        while params is None or not self._proposed(lease, params):
             if params is not None:  # another worker has just got the same
                 self.search.refuse(lease.trial.number)
             self._look_around()
@@ -176,6 +281,9 @@ class Work:
             params = self.search.propose(lease.trial.number)
         return params
 
+    def _proposed(self, lease: Lease, params: dict[str, Any]) -> bool:
+        return self._insisting(lambda _: self.store.propose(lease, params))
+
     def _job(self, held: Held) -> Job:
         trial = held.trial
 
@@ -183,14 +291,21 @@ class Work:
             if trial.confirms is not None:
                 return None
             this = replace(trial, state=result.state, result=result)
-            numbers = [t.number for t in leading([*self.seen.values(), this], self.spec.goal)]
-            return self.checkpoints / f"trial-{trial.number:04d}.ckpt" if trial.number in numbers else None
+            numbers = [t.number for t in leading([*self._leaders, this], self.spec.goal)]
+            return self._weights(trial.number) if trial.number in numbers else None
 
-        return Job(trial.number, trial_config(self.spec.base_config, trial.params or {}, trial.seed), keep_weights)
+        config = self._config(trial)
+        return Job(trial.number, config, keep_weights, self._bookmark(held, config), held.snapshot)
+
+    def _weights(self, number: int) -> Path:
+        """Where a trial's best weights are kept while it is among the leading ones."""
+        return self.checkpoints / f"trial-{number:04d}.ckpt"
 
     def _more(self, holding: ExitStack, like: Job, count: int) -> list[Job]:
         """New trials to take free places beside one that is being trained."""
         leases: list[Lease] = []
+        if self.elsewhere():
+            return []
         count = min(count, self._room() - len(self._held))
         while len(leases) < count and (lease := self._claim(only_new=True)) is not None:
             leases.append(lease)
@@ -199,11 +314,12 @@ class Work:
     def _judge(self, said: Sequence[tuple[Job, Report]]) -> list[Verdict]:
         """Write what trials say after an epoch, and answer each."""
         own = {job.number: self._held[job.number] for job, _ in said}
-        heard = self.store.report_together([(own[job.number].lease, report) for job, report in said])
+        reports = [(own[job.number].lease, report) for job, report in said]
+        heard = self._insisting(lambda again: self.store.report_together(reports, again))
         if self.stopped() or not heard.running:
-            return [Verdict.GIVE_BACK] * len(said)
-        others = any(t.state is TrialState.RUNNING and t.number not in self._held for t in self.seen.values())
-        if others or time.monotonic() - self.looked > LOOK_SECONDS:
+            return [self._stopped(own[job.number], heard) for job, _ in said]
+        others = bool(self._others - self._held.keys())
+        if time.monotonic() - self.looked > (self._look_seconds / LOOK_SHARE if others else LOOK_SECONDS):
             self._look_around()
         searching = [(job.number, r.epoch, r.value) for job, r in said if own[job.number].trial.confirms is None]
         pruned = {number for number, *_ in searching} & self.search.pruned_of(searching)
@@ -217,6 +333,13 @@ class Work:
                 verdicts.append(self._verdict(held.trial, report, job.number in pruned))
         return verdicts
 
+    def _stopped(self, held: Held, heard: Heard) -> Verdict:
+        """The answer to a trial when the study is being stopped; all that wait for their turn go back, too."""
+        if held.lease.trial_id not in heard.lost:
+            return Verdict.STOP
+        del self._held[held.trial.number]
+        return Verdict.GIVE_BACK
+
     def _verdict(self, trial: Trial, report: Report, pruned: bool) -> Verdict:
         if trial.confirms is not None:  # a run cut short confirms nothing, so it does not count
             return Verdict.PRUNE if self._late(searching=False) else Verdict.GO_ON
@@ -225,30 +348,55 @@ class Work:
         limit = self.spec.search.trial_time
         if self._late(searching=True) or (limit and report.seconds >= limit):
             return Verdict.HALT
-        left = self.store.epochs_left(self.study_id) if self.spec.search.epochs else None
+        left = self._epochs_left()
         return Verdict.HALT if left is not None and left <= 0 else Verdict.GO_ON
 
     def _finish(self, job: Job, result: TrialResult) -> None:
         """Write how a trial ended."""
         held = self._held[job.number]
+        if result.fault is not None and self._set_back(held, result):
+            return
+        if result.state is not TrialState.FAILED and self.condition is not None:
+            self.condition.well()
         if held.trial.confirms is not None and result.state is TrialState.PRUNED and not result.infeasible:
             result = replace(result, reason="the time budget was spent before this confirming run had ended")
+        told = replace(result, seconds={"ask": held.ask_seconds, **result.seconds})
         try:
-            self.store.finish(held.lease, replace(result, seconds={"ask": held.ask_seconds, **result.seconds}))
+            self._insisting(lambda _: self.store.finish(held.lease, told))
         except LeaseLost:
-            return  # somebody else has the trial now
+            return  # somebody else has the trial now, or the answer to an earlier try was lost, and not the result
         finally:
             del self._held[job.number]
-        self._keep_only_leaders()
+        job.forget()
+        self._keep_only_leaders(job.number)
         self._stop_if_hopeless(result)
+
+    def _set_back(self, held: Held, result: TrialResult) -> bool:
+        """Return a trial to the queue that failed for reasons of its worker; False if it is the trial after all.
+
+        Raises:
+            WorkerUnfit, StudyRefused: it is certain that the worker is to blame; all that it has taken goes back.
+        """
+        if self.condition is None:
+            return False
+        place = self.condition.blame(result)
+        if not self.store.set_back(held.lease, place, result.reason or "no reason was told"):
+            return False
+        del self._held[held.trial.number]
+        self._look_around()  # the search forgets what it has reported
+        return True
 
     def _look_around(self) -> None:
         """Tell the search what has changed in the storage, but for our own trials, of which it knows."""
-        known = {number: trial.revision for number, trial in self.seen.items()}
-        changed = [t for t in self.store.trials(self.study_id, known) if t.number not in self._held]
+        began = time.monotonic()
+        changed = self._insisting(lambda _: self._feed.changes(without=self._held))
         self.seen |= {trial.number: trial for trial in changed}
+        self._others -= {trial.number for trial in changed}
+        self._others |= {trial.number for trial in changed if trial.state is TrialState.RUNNING}
+        self._leaders = leading([*self._leaders, *changed], self.spec.goal)  # what is complete stays so
         self.search.see(changed)
         self.looked = time.monotonic()
+        self._look_seconds = self.looked - began
 
     def _confirmations(self, trials: list[Trial]) -> list[tuple[int, int]]:
         seeds = 0 if self._late(searching=False) else self.spec.search.confirm
@@ -266,17 +414,23 @@ class Work:
         self.failures = self.failures + 1 if result.state is TrialState.FAILED else 0
         if self.failures >= MAX_FAILURES_IN_A_ROW:
             self._look_around()
-            if not leading(self.seen.values(), self.spec.goal):
+            if not self._leaders:
                 raise StudyStopped(f"{self.failures} trials failed one after the other; the last: {result.reason}")
 
-    def _keep_only_leaders(self) -> None:
-        """Delete the weights of trials that others have overtaken."""
-        if not self.checkpoints.is_dir():
+    def _keep_only_leaders(self, ended: int) -> None:
+        """Delete the weights of trials that others have overtaken, if the one that has ended may be such another."""
+        if not self._weights(ended).exists():
             return
         self._look_around()
-        leaders = {trial.number for trial in leading(self.seen.values(), self.spec.goal)}
+        leaders = {trial.number for trial in self._leaders}
         for path in self.checkpoints.glob("trial-*.ckpt"):
             number = int(path.stem.removeprefix("trial-"))
             trial = self.seen.get(number)
             if trial and trial.state.finished and number not in leaders:  # one that runs may just have saved its own
                 path.unlink(missing_ok=True)
+
+    def _sweep(self) -> None:
+        """Delete what finished trials could have gone on from, where their owners did not."""
+        if left(self.checkpoints):
+            self._look_around()
+            sweep(self.checkpoints, {number for number, trial in self.seen.items() if trial.state.finished})

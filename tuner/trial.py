@@ -35,8 +35,26 @@ class Verdict(Enum):
     """Other trials were better at this epoch."""
     HALT = "halt"
     """A budget is spent: end the trial at this epoch with what it has."""
+    STOP = "stop"
+    """The study is being stopped: end this epoch, write down where the trial is, and drop it."""
     GIVE_BACK = "give back"
-    """The study is being stopped: drop the trial, it returns to the queue."""
+    """Another worker has the trial now: drop it at once."""
+
+
+class Fault(StrEnum):
+    """What of a worker a failed trial may be due to."""
+
+    DEVICE = "device"
+    DISK = "disk"
+    IMPORT = "import"
+    """A package or module that is not installed there."""
+    FILES = "files"
+    """A file that is not there, or may not be read."""
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether a worker with this fault can work on no study at all."""
+        return self in (Fault.DEVICE, Fault.DISK)
 
 
 @dataclass(frozen=True)
@@ -93,6 +111,7 @@ class TrialResult:
         seconds: wall-clock seconds by phase (`ask`, `build`, `train`, `report`).
         detail: the traceback of a FAILED trial.
         trained: how: `lean`, `lightning`, `cohort of 8`, with the reason after a colon where it was not asked for.
+        fault: what of the worker a FAILED trial may be due to; not stored.
     """
 
     state: TrialState
@@ -106,6 +125,7 @@ class TrialResult:
     seconds: Mapping[str, float] = field(default_factory=dict)
     detail: str | None = None
     trained: str | None = None
+    fault: Fault | None = None
 
     def __post_init__(self) -> None:
         if not self.state.finished:
@@ -129,6 +149,8 @@ class Trial:
         values: the objective by epoch, as reported so far.
         revision: grows with every change, so that a reader can tell what it has not seen.
         token: the fencing token of whoever owns the trial now.
+        began_after: the epoch after which the attempt at hand began, 0 where it began anew; None while the trial waits
+            for another attempt, or its new owner has not said yet.
     """
 
     number: int
@@ -144,6 +166,7 @@ class Trial:
     started: float | None = None
     finished: float | None = None
     wasted_seconds: float = 0.0
+    began_after: int | None = 0
 
     def with_params(self, params: Mapping[str, Any]) -> Trial:
         """The same trial, now that the search has proposed its values."""

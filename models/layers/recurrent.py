@@ -33,7 +33,7 @@ class Recurrent(nn.Module):
     gate at 1 (Jozefowicz et al., 2015).
 
     Shapes: x (B, T, inputs) and state (S, B, units) to (B, T, units) and state (S, B, units); S is 2 for `lstm`
-    (hidden and cell), else 1. No state means zeros.
+    (hidden and cell), else 1. No state means zeros. Whole numbers x (B, T) stand for their one-hot vectors.
 
     Args:
         cell: `rnn`, `gru` or `lstm`.
@@ -87,10 +87,13 @@ class Recurrent(nn.Module):
 
     def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The hidden states of all steps, and the state to go on from."""
+        weight = self._weight("weight_hh_l0")
         if state is None:
-            state = x.new_zeros(self.states, x.shape[0], self.units)
+            state = weight.new_zeros(self.states, x.shape[0], self.units)
         if self.unrolled:
             return self._unroll(x, state)
+        if not x.is_floating_point():
+            x = F.one_hot(x, self.cell.input_size).to(weight.dtype)
         if self.kind == "lstm":
             out, (hidden, memory) = self.cell(x, (state[:1], state[1:]))
             return out, torch.cat([hidden, memory])
@@ -99,10 +102,8 @@ class Recurrent(nn.Module):
 
     def _unroll(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         weight, bias = self._weight("weight_hh_l0"), self._weight("bias_hh_l0")
-        # (B, T, maps · units): every step's input at once
-        mapped = F.linear(x, self._weight("weight_ih_l0"), self._weight("bias_ih_l0"))
         outputs = []
-        for step in mapped.unbind(dim=1):
+        for step in self._of_input(x).unbind(dim=1):
             state = self._step(step, F.linear(state[0], weight, bias), state)
             outputs.append(state[0])
         return torch.stack(outputs, dim=1), state
@@ -111,17 +112,22 @@ class Recurrent(nn.Module):
         """What every step's affine maps gave in a pass that went by: X_t W_x + H_{t-1} W_h + b, before any normaliser.
 
         Args:
-            x: the input of that pass, shape (B, T, inputs).
+            x: the input of that pass, shape (B, T, inputs) or (B, T).
             state: the state that it started from.
             out: its output, shape (B, T, units).
 
         Returns:
             Shape (B, T, maps · units), the gates one after the other as torch has them.
         """
-        start = x.new_zeros(x.shape[0], self.units) if state is None else state[0]
+        start = out.new_zeros(x.shape[0], self.units) if state is None else state[0]
         before = torch.cat([start.unsqueeze(1), out[:, :-1]], dim=1)
-        from_x = F.linear(x, self._weight("weight_ih_l0"), self._weight("bias_ih_l0"))
-        return from_x + F.linear(before, self._weight("weight_hh_l0"), self._weight("bias_hh_l0"))
+        return self._of_input(x) + F.linear(before, self._weight("weight_hh_l0"), self._weight("bias_hh_l0"))
+
+    def _of_input(self, x: Tensor) -> Tensor:
+        """The affine map of every step's input at once, shape (B, T, maps · units)."""
+        weight, bias = self._weight("weight_ih_l0"), self._weight("bias_ih_l0")
+        # A one-hot vector times a matrix is a row of it.
+        return F.linear(x, weight, bias) if x.is_floating_point() else F.embedding(x, weight.t()) + bias
 
     def _weight(self, name: str) -> Tensor:
         weight: Tensor = getattr(self.cell, name)

@@ -6,6 +6,7 @@ after each the last of them drops out (successive rejects), so that clear losers
 
 from __future__ import annotations
 
+import heapq
 import math
 import statistics
 from collections.abc import Iterable, Sequence
@@ -87,7 +88,7 @@ class Chosen:
 def leading(trials: Iterable[Trial], objective: Objective, count: int = CONTENDERS) -> list[Trial]:
     """The best complete proposals of the search, best first."""
     complete = [t for t in trials if t.confirms is None and t.state is TrialState.COMPLETE and t.value is not None]
-    return sorted(complete, key=lambda t: (objective.key(t.value or 0.0), t.number))[:count]
+    return heapq.nsmallest(count, complete, key=lambda t: (objective.key(t.value or 0.0), t.number))
 
 
 def confirmations(trials: Sequence[Trial], objective: Objective, seeds: int, study_seed: int) -> list[tuple[int, int]]:

@@ -6,19 +6,21 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Callable
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tuner import __version__
+from tuner.cli import reuse
+from tuner.cli.reuse import INTERRUPTED
 from tuner.errors import StudyStopped, TunerError
 from tuner.home import Home, silence_telemetry
 
 if TYPE_CHECKING:
     from tuner.service.result import StudyResult
-
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="tuner",
@@ -32,25 +34,34 @@ app = typer.Typer(
 
 
 class Engine(StrEnum):
-    """Where workers run."""
+    """Where workers run: processes on this machine, or in a Ray cluster."""
 
     local = "local"
     ray = "ray"
 
 
-class BestFormat(StrEnum):
-    """How a best config is written."""
-
-    yaml = "yaml"
-    json = "json"
-
-
+StudyFile = Annotated[str, typer.Argument(help="A study file, or the name of a shipped example.", metavar="STUDY")]
+Seed = Annotated[int | None, typer.Option(min=0, help="The study's seed (seed_everything).")]
+Replaced = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Replace a value of the study file by its path; may be repeated.", metavar="PATH=VALUE"),
+]
 StudyName = Annotated[str, typer.Argument(help="The study's name.", metavar="NAME")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.")]
 Workers = Annotated[int, typer.Option(min=1, help="Worker processes on this machine.")]
+Where = Annotated[Engine, typer.Option(help="Where workers run: on this machine, or in a Ray cluster (docs/scale.md).")]
 Trials = Annotated[
     int | None, typer.Option(min=0, help="How many configurations to try, those of earlier runs counted.")
+]
+Priority = Annotated[
+    int | None,
+    typer.Option(
+        min=-1_000_000,
+        max=1_000_000,
+        help="The higher, the earlier it is served; 0 at first.",
+        show_default=False,
+    ),
 ]
 Time = Annotated[str | None, typer.Option(help="Wall-clock limit, such as 90s, 10m or 1h30m.")]
 
@@ -84,29 +95,123 @@ def _options(
 
 @app.command()
 def run(
-    study: Annotated[str, typer.Argument(help="A study file, or the name of a shipped example.", metavar="STUDY")],
+    study: StudyFile,
     trials: Trials = None,
     time: Time = None,
-    workers: Workers = 1,
-    engine: Annotated[Engine, typer.Option(help="Where workers run.")] = Engine.local,
-    seed: Annotated[int | None, typer.Option(min=0, help="The study's seed (seed_everything).")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", help="Replace a value of the study file by its path; may be repeated.", metavar="PATH=VALUE"
-        ),
-    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="How many workers train.")] = 1,
+    engine: Where = Engine.local,
+    seed: Seed = None,
+    set_: Replaced = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Create or continue a study, and end with its best config.
 
     Running the same command again goes on where it stopped. Ctrl-C returns running trials to the queue and saves the
-    state; `tuner resume NAME` goes on.
+    state; `tuner resume NAME` goes on. With --engine ray it runs in the cluster of RAY_ADDRESS, or else in one that
+    is started here and ends with the study.
     """
-    _only_local(engine)
     overrides = _overrides(set_, ("search.trials", trials), ("search.time", time), ("seed_everything", seed))
-    _work(None, as_json, quiet, study=study, overrides=overrides, workers=workers)
+    _work(None, as_json, quiet, engine, study=study, overrides=overrides, workers=workers)
+
+
+@app.command()
+def submit(
+    study: StudyFile,
+    priority: Priority = None,
+    trials: Trials = None,
+    time: Time = None,
+    seed: Seed = None,
+    set_: Replaced = None,
+    as_json: Json = False,
+) -> None:
+    """Queue a study for the workers of a service (`tuner worker`), and return at once.
+
+    It is checked as `tuner run` checks it. Submitting it again changes its priority or budget, and puts one that was
+    stopped at the end of the queue. Docs: docs/service.md.
+    """
+    overrides = _overrides(set_, ("search.trials", trials), ("search.time", time), ("seed_everything", seed))
+    _submit(as_json, study=study, overrides=overrides, priority=priority)
+
+
+@app.command()
+def worker(
+    once: Annotated[bool, typer.Option("--once", help="End when nothing is left to do.")] = False,
+    study: Annotated[
+        str | None, typer.Option(help="Work on this study alone.", metavar="NAME", show_default=False)
+    ] = None,
+    devices: Annotated[
+        str,
+        typer.Option(
+            help="Who gets what: auto (a worker for each GPU, else cpu), cpu (one for every four cores), cpu:N "
+            "(N workers), or the numbers of GPUs such as 0,1."
+        ),
+    ] = "auto",
+    engine: Where = Engine.local,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="With ray, its cluster: auto (the one on this machine), host:port, or ray://host:port. By default "
+            "RAY_ADDRESS, else auto.",
+            show_default=False,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="With ray, how many; by default as many as the cluster has room for.", show_default=False
+        ),
+    ] = None,
+    gpus_per_worker: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="With ray, each worker's share of a GPU, such as 0.25; by default 1 if the cluster has any.",
+            show_default=False,
+        ),
+    ] = None,
+    cpus_per_worker: Annotated[
+        float | None,
+        typer.Option(help="With ray, each worker's CPUs, by Ray's count; by default 1.", show_default=False),
+    ] = None,
+    working_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="With ray, a folder of code that Ray sends to every node; by default the code is there.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Take work from the queue (`tuner submit`) with worker processes on this machine, until stopped.
+
+    SIGTERM or Ctrl-C return running trials to the queue and end within ten seconds. Start it where the code of the
+    studies is, or install that: each worker imports the classes that a study names. With --engine ray the workers run
+    in a Ray cluster, and this process watches them. Docs: docs/service.md, docs/scale.md.
+    """
+    from tuner.engine import Places, serve, serve_on_ray
+
+    given = {
+        "--address": address,
+        "--workers": workers,
+        "--gpus-per-worker": gpus_per_worker,
+        "--cpus-per-worker": cpus_per_worker,
+        "--working-dir": working_dir,
+    }
+    common: dict[str, Any] = {"only": study, "once": once, "home": Home.from_environment()}
+    common["say"] = lambda line: typer.echo(line, err=True)
+    if engine is Engine.ray:
+        if devices != "auto":
+            raise typer.BadParameter("is for this machine. With ray: --gpus-per-worker.", param_hint="--devices")
+        cpus = 1.0 if cpus_per_worker is None else cpus_per_worker
+        places = Places(workers, cpus, gpus_per_worker, working_dir)
+        done = serve_on_ray(address=address, places=places, **common)
+    else:
+        for option, value in given.items():
+            if value is not None:
+                raise typer.BadParameter("goes with --engine ray.", param_hint=option)
+        done = serve(devices=devices, **common)
+    raise typer.Exit(0 if done else 1)
 
 
 @app.command()
@@ -115,6 +220,10 @@ def resume(
     trials: Trials = None,
     time: Time = None,
     workers: Workers = 1,
+    queue: Annotated[
+        bool, typer.Option("--queue", help="Hand it to the workers of a service; return at once.")
+    ] = False,
+    priority: Priority = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -129,10 +238,16 @@ def resume(
 ) -> None:
     """Go on with a stored study, also past its first budget, also in a narrower or wider space.
 
-    Trials outside the new space still inform the search, and the change is recorded.
+    Trials outside the new space still inform the search, and the change is recorded. With --queue it goes back to where
+    `tuner submit` put it: a paused one to its place, another one to the end.
     """
     overrides = _overrides(set_, ("search.trials", trials), ("search.time", time))
-    _work(name, as_json, quiet, study=name, resume=True, overrides=overrides, workers=workers)
+    if queue:
+        _submit(as_json, study=name, resume=True, overrides=overrides, priority=priority)
+        return
+    if priority is not None:
+        raise typer.BadParameter("goes with --queue: only studies in the queue have one.", param_hint="--priority")
+    _work(name, as_json, quiet, Engine.local, study=name, resume=True, overrides=overrides, workers=workers)
 
 
 def _overrides(texts: list[str] | None, *options: tuple[str, Any]) -> list[tuple[str, Any]]:
@@ -142,11 +257,12 @@ def _overrides(texts: list[str] | None, *options: tuple[str, Any]) -> list[tuple
     return [parse_override(text) for text in texts or []] + [item for item in options if item[1] is not None]
 
 
-def _work(name: str | None, as_json: bool, quiet: bool, **what: Any) -> None:
+def _work(name: str | None, as_json: bool, quiet: bool, engine: Engine, **what: Any) -> None:
     """Run a study with progress, print its result, and exit as it ended."""
     from tuner.cli.progress import progress
-    from tuner.engine import run as run_study
+    from tuner.engine import run, run_on_ray
 
+    run_study: Callable[..., StudyResult] = run_on_ray if engine is Engine.ray else run
     home = Home.from_environment()
     result: StudyResult | None = None
     with progress(quiet=quiet, as_json=as_json) as shown:
@@ -166,6 +282,27 @@ def _work(name: str | None, as_json: bool, quiet: bool, **what: Any) -> None:
     raise typer.Exit(1 if tried and result.best is None else 0)
 
 
+def _submit(as_json: bool, **what: Any) -> None:
+    """Put a study into the queue, and say what to do next."""
+    from tuner.engine import submit as submit_study
+    from tuner.service.entry import open_storage
+    from tuner.storage import RUNNING
+
+    home = Home.from_environment()
+    result = submit_study(**what, home=home)
+    if as_json:
+        _print_json(result)
+        return
+    with open_storage(home) as store:
+        priority = store.study(result.study).priority
+        free = [worker for worker in store.workers() if not (worker.left or worker.trouble)]
+    typer.echo(f"{result.study} is {result.state if result.state == RUNNING else 'queued'} with priority {priority}.")
+    if free:
+        typer.echo(f"{len(free)} workers serve this storage. See how it goes with: tuner show {result.study}")
+    else:
+        typer.echo("No worker serves this storage yet. Start some where the study's code is: tuner worker")
+
+
 def _say_interrupted(name: str | None, home: Home, as_json: bool) -> None:
     if name is None:
         typer.echo("Interrupted before anything had run.", err=True)
@@ -173,11 +310,6 @@ def _say_interrupted(name: str | None, home: Home, as_json: bool) -> None:
     if as_json:
         _print_json(_result(name, home))
     typer.echo(f"Interrupted; the state is saved. Go on with: tuner resume {name}", err=True)
-
-
-def _only_local(engine: Engine) -> None:
-    if engine is Engine.ray:
-        raise typer.BadParameter("ray is not in this version yet. Use local.", param_hint="--engine")
 
 
 @app.command("list")
@@ -189,11 +321,13 @@ def list_(as_json: Json = False) -> None:
 
     home = Home.from_environment()
     with open_storage(home) as store:
-        results = [result_of(store, study.name, home) for study in store.studies()]
+        rows = store.studies()
+        results = [result_of(store, row.name, home) for row in rows]
+        workers = store.workers()
     if as_json:
         typer.echo(json.dumps([result.to_json() for result in results], indent=2))
     else:
-        _print(studies_table(results))
+        _print(studies_table(results, rows, workers))
 
 
 @app.command()
@@ -208,31 +342,16 @@ def show(name: StudyName, as_json: Json = False) -> None:
         row = store.study(name)
         trials = store.trials(row.id)
         result = result_of(store, name, home, trials)
+        workers = store.workers()
     if as_json:
         _print_json(result)
     else:
-        _print(study_page(row, result, trials))
+        _print(study_page(row, result, trials, workers))
 
 
-@app.command()
-def best(
-    name: StudyName,
-    format: Annotated[BestFormat, typer.Option(help="How to write it.")] = BestFormat.yaml,  # noqa: A002
-) -> None:
-    """Print the best config of a study on stdout, nothing else.
-
-    The YAML is what LightningCLI reads: `python main.py fit --config best.yaml`.
-    """
-    from tuner.service.entry import open_storage
-    from tuner.service.result import best_of
-
-    home = Home.from_environment()
-    with open_storage(home) as store:
-        found = best_of(store, name, home)
-    if format is BestFormat.json:
-        typer.echo(json.dumps(found.config, indent=2))
-    else:
-        typer.echo(found.to_yaml(), nl=False)
+for _command in (reuse.best, reuse.train, reuse.export):
+    app.command()(_command)
+app.command("test")(reuse.score)
 
 
 @app.command()
@@ -240,16 +359,37 @@ def stop(name: StudyName) -> None:
     """Stop a study cleanly: its running trials go back to the queue."""
     from tuner.service.entry import open_storage
     from tuner.service.identity import gone
-    from tuner.storage import RUNNING, STOPPED
+    from tuner.storage import COMPLETE, FAILED, STOPPED
 
     with open_storage(Home.from_environment()) as store:
         row = store.study(name)
-        if row.state not in (RUNNING, "interrupted"):
+        if row.state in (COMPLETE, FAILED, STOPPED):
             typer.echo(f"{name} is {row.state}; there is nothing to stop.", err=True)
             return
         store.set_state(row.id, STOPPED)
         store.reclaim(row.id, gone)
-    typer.echo(f"{name} stops at the next epoch of its running trials. Go on with: tuner resume {name}", err=True)
+    back = f"tuner resume {name}" + ("" if row.submitted is None else " --queue")
+    typer.echo(f"{name} stops at the next epoch of its running trials. Go on with: {back}", err=True)
+
+
+@app.command()
+def pause(name: StudyName) -> None:
+    """Pause a study in the queue: its running trials go back, and it keeps its place."""
+    from tuner.service.entry import open_storage
+    from tuner.service.identity import gone
+    from tuner.storage import PAUSED, QUEUED, RUNNING
+
+    with open_storage(Home.from_environment()) as store:
+        row = store.study(name)
+        if row.submitted is None or row.state not in (QUEUED, RUNNING):
+            told = f"is {row.state}" if row.submitted is not None else "is not in the queue; `tuner stop` stops it"
+            typer.echo(f"{name} {told}. There is nothing to pause.", err=True)
+            return
+        store.set_state(row.id, PAUSED)
+        store.reclaim(row.id, gone)
+    typer.echo(
+        f"{name} pauses at the next epoch of its running trials. Go on with: tuner resume {name} --queue", err=True
+    )
 
 
 @app.command()
@@ -319,13 +459,23 @@ def doctor() -> None:
 
 @app.command("init-db")
 def init_db() -> None:
-    """Create or migrate the schemas at TUNER_STORAGE; safe to run twice and at once."""
+    """Create or migrate the schemas at TUNER_STORAGE; safe to run twice and at once.
+
+    Where MLFLOW_BACKEND_STORE_URI names the database of an MLflow server, that one, too (as `mlflow db upgrade`).
+    """
     from tuner.home import shown
     from tuner.service.entry import open_storage
+    from tuner.storage import one_initialiser
 
     home = Home.from_environment()
-    with open_storage(home, create=True, migrate=True):
+    with open_storage(home, create=True, migrate=True) as store:
         typer.echo(f"{shown(home.storage)} is ready.")
+        if server_store := os.environ.get("MLFLOW_BACKEND_STORE_URI"):
+            from tuner.tracking.server_store import migrate_server_store
+
+            with one_initialiser(store.database):
+                migrate_server_store(server_store)
+            typer.echo(f"{shown(server_store)} is ready.")
 
 
 def _result(name: str, home: Home) -> StudyResult:

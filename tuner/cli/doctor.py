@@ -26,7 +26,7 @@ class Finding:
 
 def examine(home: Home) -> list[Finding]:
     """Look at everything; changes nothing."""
-    return [_folder(home), _storage(home), _tracking(home), *_devices(), *_versions()]
+    return [_folder(home), _storage(home), *_workers(home), _tracking(home), *_devices(), *_versions()]
 
 
 def _folder(home: Home) -> Finding:
@@ -51,6 +51,30 @@ def _storage(home: Home) -> Finding:
     if waiting:
         text += f"; {waiting} trials wait to be sent to MLflow (tuner resume NAME sends them)"
     return Finding("storage", ok=True, text=text)
+
+
+def _workers(home: Home) -> list[Finding]:
+    """The workers of the service, and what keeps them from working."""
+    from tuner.cli.tables import worker_cells
+    from tuner.service.entry import open_storage
+
+    try:
+        with open_storage(home) as store:
+            workers = store.workers()
+    except TunerError:
+        return []  # the storage's own finding says what is wrong
+    findings = []
+    for worker in workers:
+        name, device, threads, since, seen = worker_cells(worker)
+        told = f"{name} on {device} with {threads} threads since {since}, last seen {seen}"
+        if worker.trouble is not None:
+            findings.append(Finding("worker", ok=False, text=f"{told}, takes no work: {worker.trouble}"))
+        elif not worker.left:
+            at = f"works on {worker.study}" if worker.study else "waits for work"
+            findings.append(Finding("worker", ok=True, text=f"{told}, {at}"))
+        for study, why in worker.refused.items():
+            findings.append(Finding("worker", ok=False, text=f"{told}, does not work on {study}: {why}"))
+    return findings
 
 
 def _tracking(home: Home) -> Finding:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tuner.best import Best, Chosen
     from tuner.insight import Importance
     from tuner.service.result import StudyResult
-    from tuner.storage import StudyRow
+    from tuner.storage import StudyRow, WorkerRow
 
 LEADERS = 10
 
@@ -53,18 +53,22 @@ def result_page(result: StudyResult) -> Group:
     return Group(*parts)
 
 
-def studies_table(results: Sequence[StudyResult]) -> Table:
-    """One line a study."""
+def studies_table(results: Sequence[StudyResult], rows: Sequence[StudyRow], workers: Sequence[WorkerRow]) -> Table:
+    """One line a study; how they queue, if one of them does."""
     table = Table("study", "state", "complete", "pruned", "failed", "running", "best", "epochs", "training", box=None)
-    for result in results:
+    service = any(row.submitted is not None for row in rows)
+    for column in ("priority", "workers") if service else ():
+        table.add_column(column)
+    for result, row in zip(results, rows, strict=True):
         counts = [str(result.trials[state]) for state in ("complete", "pruned", "failed", "running")]
-        best = "–" if result.best is None else f"{result.best.value:.6g}"
+        best = "–" if result.chosen is None else f"{result.chosen.trial.score:.6g}"
         cost = [str(result.cost["epochs"]), duration(result.cost["seconds"])]
-        table.add_row(result.study, result.state, *counts, best, *cost)
+        queue = ["–" if row.submitted is None else str(row.priority), str(sum(w.study == row.name for w in workers))]
+        table.add_row(result.study, result.state, *counts, best, *cost, *(queue if service else ()))
     return table
 
 
-def study_page(row: StudyRow, result: StudyResult, trials: Sequence[Trial]) -> Group:
+def study_page(row: StudyRow, result: StudyResult, trials: Sequence[Trial], workers: Sequence[WorkerRow] = ()) -> Group:
     """A study: how it stands, its leaders, and the trials that came to nothing."""
     from tuner.service.entry import space_changes, spec_of
 
@@ -83,6 +87,7 @@ def study_page(row: StudyRow, result: StudyResult, trials: Sequence[Trial]) -> G
     parts += [Text(f"space changed {change}", style="dim") for change in space_changes(row)]
     if result.reason:
         parts.append(Text(result.reason, style="red" if result.state == "failed" else "dim"))
+    parts += _service(row, workers)
     if result.best is not None and result.chosen is not None:
         parts.append(_best_line(result.best, result.chosen))
     from tuner.best import leading
@@ -96,6 +101,7 @@ def study_page(row: StudyRow, result: StudyResult, trials: Sequence[Trial]) -> G
         )
         parts += [Text(f"\nLeaders{by}", style="bold"), _leaders_table(leaders, objective, row.document["space"])]
     parts += _importance(row.document["space"], objective, trials)
+    parts += _taken_up(trials)
     bad = [t for t in trials if t.result is not None and (t.result.infeasible or t.state is TrialState.FAILED)]
     if bad:
         table = Table("trial", "state", "reason", box=None, header_style="bold")
@@ -103,6 +109,46 @@ def study_page(row: StudyRow, result: StudyResult, trials: Sequence[Trial]) -> G
             table.add_row(str(trial.number), trial.state.value, trial.outcome.reason or "")
         parts += [Text(f"\nCame to nothing ({len(bad)})", style="bold"), table]
     return Group(*parts)
+
+
+def _taken_up(trials: Sequence[Trial]) -> list[Text]:
+    """The trials that went on where another attempt had left them, the latest ones by name."""
+    told = [f"trial {t.number} after epoch {t.began_after} (attempt {t.attempt})" for t in trials if t.began_after]
+    more = f" and {len(told) - LEADERS} more" if len(told) > LEADERS else ""
+    return [Text(f"\nInterrupted, and gone on with: {', '.join(told[-LEADERS:])}{more}", style="dim")] if told else []
+
+
+def _service(row: StudyRow, workers: Sequence[WorkerRow]) -> list[Any]:
+    """How a study stands in the queue, who works on it, and who cannot."""
+    if row.submitted is None:
+        return []
+    at = time.strftime("%Y-%m-%d %H:%M", time.localtime(row.submitted))
+    told = f"submitted {at}, priority {row.priority}"
+    if (whence := row.facts.get("submitted")) is not None:
+        told += f", from {whence['folder']} on {whence['machine']}"
+    parts: list[Any] = [Text(told, style="dim")]
+    here = [worker for worker in workers if worker.study == row.name]
+    if here:
+        table = Table("worker", "device", "threads", "since", "last seen", box=None, header_style="bold")
+        for worker in here:
+            table.add_row(*worker_cells(worker))
+        parts += [Text("\nWorkers", style="bold"), table, Text("")]
+    for worker in workers:
+        if (why := worker.trouble or worker.refused.get(row.name)) is not None:
+            who = f"{worker.machine}, {worker.device}, last seen {_ago(worker.silent)}"
+            parts.append(Text(f"a worker ({who}) does not work on it: {why}", style="red"))
+    return parts
+
+
+def worker_cells(worker: WorkerRow) -> tuple[str, ...]:
+    """A worker in a line: where, on what, with how many threads, since when, last seen."""
+    pid = worker.owner.split("|")[1] if worker.owner.count("|") > 1 else worker.owner
+    since = time.strftime("%Y-%m-%d %H:%M", time.localtime(worker.since))
+    return f"{worker.machine}:{pid}", worker.device, str(worker.threads), since, _ago(worker.silent)
+
+
+def _ago(seconds: float) -> str:
+    return f"{duration(seconds)} ago"
 
 
 def _priorities(space: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -26,6 +27,7 @@ from tuner.cohort.slice import Slice
 from tuner.cohort.step import Batches, Outcome, Step
 from tuner.cohort.template import Logged, Place, Template
 from tuner.errors import TrialInterrupted
+from tuner.training import Pace
 from tuner.trial import Report, Verdict, trial_seed
 
 COHORTS = 4
@@ -47,6 +49,11 @@ Refill = Callable[[Slice, int], Sequence[Slice]]
 """Asked for so many new slices of the shape of one; gives as many as there are."""
 
 
+def _none_left(_slice: Slice, _count: int) -> Sequence[Slice]:
+    """Give nobody a free place."""
+    return ()
+
+
 class Cohort:
     """Trains slices of one shape.
 
@@ -58,6 +65,7 @@ class Cohort:
         interrupted: asked at every step; True drops all.
         bigger_than: give up where training each slice alone would be as fast; it is where a step alone takes so many
             seconds or more. None is never.
+        pace: says when the slices are written down.
 
     Attributes:
         validates_alone: why each slice is validated by itself, or None.
@@ -73,8 +81,10 @@ class Cohort:
         recordings: Recordings,
         interrupted: Callable[[], bool],
         bigger_than: float | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self.slices = list(slices)
+        self.pace = pace or Pace()
         self.template, self.recordings, self.interrupted = template, recordings, interrupted
         self.rows = Rows([s.module for s in slices], groups)
         self.descent = descent_of(self.rows, [s.optimizer for s in slices])
@@ -91,7 +101,7 @@ class Cohort:
         self._draws = Draws(torch.Generator().manual_seed(seed).get_state(), None, None, host=False)
         self._clips()
 
-    def train(self, judge: Judge, refill: Refill = lambda _slice, _count: ()) -> Iterator[Slice]:
+    def train(self, judge: Judge, refill: Refill = _none_left) -> Iterator[Slice]:
         """Train until every slice is over; yields each when it is.
 
         Args:
@@ -112,7 +122,12 @@ class Cohort:
                 passed = time.perf_counter() - started
                 for one in going:
                     one.seconds += passed / len(going)
-                yield from self._renewed([one for one in going if one.over], refill)
+                stopping = any(one.verdict is Verdict.STOP for one in going)
+                if self.pace.epoch_ended() or stopping:
+                    self._write(going)
+                yield from self._renewed([one for one in going if one.over], _none_left if stopping else refill)
+                if stopping and self.going:
+                    raise TrialInterrupted("the study is being stopped")
         finally:
             for k in range(len(self.rows)):
                 self.rows.release(k)
@@ -121,6 +136,21 @@ class Cohort:
     def going(self) -> list[Slice]:
         """The slices that are being trained. The place of one that is over may stay empty for a while."""
         return [one for one in self.slices if not one.gone]
+
+    @property
+    def told(self) -> str:
+        """How the slices are trained, in words."""
+        alone = f"; validated alone: {self.validates_alone}" if self.validates_alone else ""
+        return f"cohort of {len(self.slices)}{alone}"
+
+    def _write(self, going: Sequence[Slice]) -> None:
+        """Write down where the slices are that go on."""
+        with self.pace.writing():
+            for one in going:
+                if not one.over:
+                    optimizer = self.descent.state_of(self.slices.index(one))
+                    with one.alone():
+                        one.job.write(partial(one.snapshot, self.told, optimizer))
 
     # One epoch
 

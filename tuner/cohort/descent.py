@@ -8,6 +8,7 @@ and `refresh` reads that. The formulas are those of `torch.optim`, in the same o
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -55,11 +56,15 @@ class Descent:
         """Take note of hyperparameters that a scheduler has changed."""
 
     def put(self, k: int, optimizer: Optimizer) -> None:
-        """Another optimiser, which has not stepped yet, takes the place of slice k."""
+        """Another optimiser takes the place of slice k."""
         self.optimizers[k] = optimizer
 
     def leave(self, k: int) -> None:
         """The place of slice k is empty from now on."""
+
+    def state_of(self, k: int) -> dict[str, Any]:
+        """The state of slice k's optimiser, as if it had made the steps itself."""
+        return self.optimizers[k].state_dict()
 
     def keep(self, kept: Sequence[int]) -> None:
         """Keep these slices, in this order."""
@@ -115,7 +120,7 @@ class EachItsOwn(Descent):
         self._empty.add(k)
 
     def put(self, k: int, optimizer: Optimizer) -> None:
-        """Another optimiser, which has not stepped yet, takes the place of slice k."""
+        """Another optimiser takes the place of slice k."""
         super().put(k, optimizer)
         self._empty.discard(k)
 
@@ -135,7 +140,7 @@ class Together(Descent):
     def __init__(self, rows: Rows, optimizers: Sequence[Optimizer], formula: Formula) -> None:
         super().__init__(rows, optimizers)
         self._formula = formula
-        self._steps = [0] * len(rows)
+        self._steps = [_made(optimizer) for optimizer in optimizers]
         self._state: dict[str, Tensor] = {
             name: torch.stack([self._begun(optimizer, name) for optimizer in optimizers])
             for name in _STATES[type(optimizers[0])]
@@ -168,11 +173,11 @@ class Together(Descent):
         self._change = self._formula(columns, self.rows.trained.dtype)
 
     def put(self, k: int, optimizer: Optimizer) -> None:
-        """Another optimiser, which has not stepped yet, takes the place of slice k."""
+        """Another optimiser takes the place of slice k."""
         super().put(k, optimizer)
         for name, state in self._state.items():
             state[k] = self._begun(optimizer, name)
-        self._steps[k], self._begins_empty[k] = 0, not optimizer.state
+        self._steps[k], self._begins_empty[k] = _made(optimizer), not optimizer.state
         _called(optimizer)
         self.refresh()
 
@@ -185,6 +190,30 @@ class Together(Descent):
         self._begins_empty = [self._begins_empty[k] for k in kept]
         self.refresh()
 
+    def state_of(self, k: int) -> dict[str, Any]:
+        """The state of slice k's optimiser, as if it had made the steps itself."""
+        optimizer, before = self.optimizers[k], self.optimizers[k].state
+        optimizer.state = defaultdict(dict, self._entries(k))
+        try:
+            return optimizer.state_dict()
+        finally:
+            optimizer.state = before
+
+    def _entries(self, k: int) -> dict[Tensor, dict[str, Any]]:
+        """What torch's optimiser would keep for each parameter of slice k."""
+        optimizer, start = self.optimizers[k], 0
+        entries: dict[Tensor, dict[str, Any]] = {}
+        for group in optimizer.param_groups:
+            for parameter in filter(lambda p: p.requires_grad, group["params"]):
+                end = start + parameter.numel()
+                if not (type(optimizer) is SGD and group["momentum"] == 0):
+                    parts = {name: rows[k, start:end].clone() for name, rows in self._state.items()}
+                    entries[parameter] = {name: part.view(parameter.shape) for name, part in parts.items()}
+                    if type(optimizer) is not SGD:
+                        entries[parameter]["step"] = torch.tensor(float(self._steps[k]))
+                start = end
+        return entries
+
     def _column(self, values: list[list[float]]) -> Tensor:
         """(K, G) numbers as float64 columns: (K, 1) where the groups agree, else (K, P)."""
         if all(value == row[0] for row in values for value in row):
@@ -194,7 +223,7 @@ class Together(Descent):
         return full.to(self.rows.trained.device)
 
     def _begun(self, optimizer: Optimizer, name: str) -> Tensor:
-        """A state of an optimiser that has not stepped yet, shape (P,)."""
+        """A state of an optimiser as it was when its slice came, shape (P,)."""
         parts = []
         for group in optimizer.param_groups:
             for parameter in filter(lambda p: p.requires_grad, group["params"]):
@@ -311,6 +340,11 @@ _HYPERPARAMETERS = (
     "lr", "momentum", "dampening", "nesterov", "weight_decay", "eps", "alpha", "lr_decay", "decoupled_weight_decay",
 )  # fmt: skip
 _UNUSUAL = ("maximize", "amsgrad", "centered", "capturable", "differentiable")
+
+
+def _made(optimizer: Optimizer) -> int:
+    """How many steps an optimiser has made, where its formula asks for that."""
+    return max((int(state["step"]) for state in optimizer.state.values() if "step" in state), default=0)
 
 
 def _called(optimizer: Optimizer) -> None:

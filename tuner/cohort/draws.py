@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tuner.training.rng import plain_state
+
 
 @dataclass
 class Draws:
@@ -33,6 +35,10 @@ class Draws:
     def now(cls) -> Draws:
         """The states as they are."""
         return cls(torch.get_rng_state(), random.getstate(), np.random.get_state())
+
+    def as_plain(self) -> dict[str, Any]:
+        """The states as a snapshot has them."""
+        return plain_state(self.torch, self.python, self.numpy)
 
     @contextmanager
     def going_on(self) -> Iterator[None]:

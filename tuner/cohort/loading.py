@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any, TypeGuard
 
 import torch
@@ -43,27 +44,41 @@ def batches_of(passes: Sequence[Iterator[Any] | None], draws: Sequence[Draws]) -
         raise NotFusable("the trials' loaders have different lengths")
     loader = given[0].loader
     spec: pytree.TreeSpec | None = None
-    for index, shared in _indices(orders, place):
-        batch = loader.gather(index)
+    for index, shared in _indices(orders, place, sum(tensor[0].numel() for tensor in loader.tensors)):
+        several = loader.gather(index)
         if spec is None:
-            spec = pytree.tree_structure(batch)  # a tuple or a list of tensors, always the same
-        yield Batches(tuple(batch), shared, spec)
+            spec = pytree.tree_structure(several)  # a tuple or a list of tensors, always the same
+        for batch in zip(*(tensor.unbind(0) for tensor in several), strict=True):
+            yield Batches(batch, shared, spec)
 
 
-def _indices(orders: Sequence[Sequence[Tensor]], place: Sequence[int]) -> Iterator[tuple[Tensor, bool]]:
-    """The indices of all slices batch by batch, shape (K, …), or (…) if they are the same; and whether they are."""
+def _indices(orders: Sequence[Sequence[Tensor]], place: Sequence[int], values: int) -> Iterator[tuple[Tensor, bool]]:
+    """The indices of all slices, of some batches at a time, and whether they are the same for all slices.
+
+    Args:
+        orders: by slice, the indices of each batch.
+        place: which of them stands at which place.
+        values: how many numbers one index stands for.
+
+    Yields:
+        Shape (S, K, …) for S batches of one length, or (S, …) if all slices have the same.
+    """
     first = orders[0]
     if any(one.shape != chosen.shape for order in orders[1:] for one, chosen in zip(order, first, strict=True)):
         raise NotFusable("the batches of its trials have different shapes")
-    if all(torch.equal(one, chosen) for order in orders[1:] for one, chosen in zip(order, first, strict=True)):
-        yield from ((chosen, True) for chosen in first)
-    elif first[0].dim() == 1:  # all of the epoch at once
-        whole = torch.stack([torch.cat(list(orders[at])) for at in place])
-        yield from ((part, False) for part in whole.split([len(chosen) for chosen in first], dim=1))
-    else:
-        yield from (
-            (torch.stack([order[i] for order in map(orders.__getitem__, place)]), False) for i in range(len(first))
-        )
+    shared = all(torch.equal(one, chosen) for order in orders[1:] for one, chosen in zip(order, first, strict=True))
+    for _, alike in groupby(range(len(first)), key=lambda i: first[i].shape):
+        batches = list(alike)
+        size = values * max(1, first[batches[0]].numel()) * (1 if shared else len(place))
+        several = max(1, _GATHERED // size)
+        for start in range(0, len(batches), several):
+            some = batches[start : start + several]
+            own = [torch.stack([order[i] for i in some]) for order in (orders[:1] if shared else orders)]
+            yield (own[0], True) if shared else (torch.stack([own[at] for at in place], dim=1), False)
+
+
+_GATHERED = 2**18
+"""Numbers that are gathered at a time at most: 1 MiB of float32, which stays near the processor."""
 
 
 def stacked(batches: Sequence[Any]) -> Batches:

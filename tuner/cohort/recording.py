@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from tuner.cohort.errors import NotFusable, OutOfMemoryTogether
-from tuner.cohort.graph import shortened
+from tuner.cohort.graph import shorten
+from tuner.cohort.replay import Replay, replay_of
+from tuner.cohort.trace import Trace, trace
 from tuner.training import exhausted
 
 Function = Callable[..., Any]
@@ -40,7 +40,7 @@ class Recording:
         self.note: Any = None
         self.spent = 0.0
         self.calls = 0
-        self.graph: Callable[..., list[Any]] | None = None
+        self.graph: Replay | None = None
         self.returns: list[int | None] = []  # of each that is returned: None for a tensor, or how many are in a tuple
 
     @property
@@ -118,32 +118,33 @@ class Recordings:
         if recording.graph is None:
             started = time.perf_counter()
             made = _record(function, given)
-            self.seconds = time.perf_counter() - started
-            if name not in self._checked and not _equal(made, _record(function, given, draws=1)):
+            if name not in self._checked and not made.does_as(_record(function, given, draws=1)):
                 self.frozen = True
                 return explained(function, given)
             self._checked.add(name)
             recording.returns = _counts(made)
+            shorten(made)
             with _kept_randomness():
-                recording.graph = shortened(made, pytree.tree_leaves(_copies(given)))
+                recording.graph = replay_of(made, pytree.tree_leaves(given))
+            self.seconds = time.perf_counter() - started
         return recording.replay(given)
 
 
-def _record(function: Function, given: tuple[Any, ...], draws: int = 0) -> GraphModule:
+def _record(function: Function, given: tuple[Any, ...], draws: int = 0) -> Trace:
     """The function's operations on tensors like these, after so many draws of Python's and NumPy's generators."""
     copies = _copies(given)
     with _kept_randomness():
         for _ in range(draws):
             random.random()  # noqa: S311 - nothing secret
             np.random.rand()  # the generators that users' steps draw from
-        graph: GraphModule = explained(make_fx(function), copies)
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
-    return graph
+        made: Trace = explained(trace, (function, copies))
+    made.graph.eliminate_dead_code()
+    return made
 
 
-def _counts(made: GraphModule) -> list[int | None]:
-    spec: Any = made._out_spec
+def _counts(made: Trace) -> list[int | None]:
+    spec = made.returned
+    assert spec is not None  # noqa: S101
     returned = pytree.tree_unflatten([None] * spec.num_leaves, spec)
     return [len(one) if isinstance(one, tuple) else None for one in returned]
 
@@ -151,21 +152,6 @@ def _counts(made: GraphModule) -> list[int | None]:
 def _copies(given: tuple[Any, ...]) -> tuple[Any, ...]:
     copies: tuple[Any, ...] = pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, given)
     return copies
-
-
-def _equal(a: GraphModule, b: GraphModule) -> bool:
-    """Whether two recordings do the same."""
-    constants, others = (dict(_constants(graph)) for graph in (a, b))
-    return (
-        a.code == b.code
-        and constants.keys() == others.keys()
-        and all(torch.equal(constants[name], others[name]) for name in constants)
-    )
-
-
-def _constants(graph: GraphModule) -> Iterator[tuple[str, Tensor]]:
-    yield from graph.named_buffers()
-    yield from ((name, value) for name, value in graph.__dict__.items() if isinstance(value, Tensor))
 
 
 @contextmanager

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+
+from torch import Tensor
 
 from tuner.cohort.draws import Draws
 from tuner.cohort.errors import NotFusable
 from tuner.cohort.job import Job
 from tuner.models import Network
-from tuner.training import Begun
+from tuner.training import Begun, known_epochs, trained_by
 from tuner.training.borrowed import extract_batch_size
 from tuner.training.hooks import replaced
+from tuner.training.snapshot import snapshot_of
 from tuner.trial import Verdict
 
 
@@ -38,7 +41,7 @@ class Slice:
         self.draws = Draws.now()
         self.error: BaseException | None = None
         self.verdict = Verdict.GO_ON
-        self.seconds = 0.0
+        self.seconds = self.observer.earlier_seconds
         self.gone = self.refused = False
         self.observer.on_report = lambda _: self.verdict  # the cohort has asked by then
 
@@ -64,6 +67,27 @@ class Slice:
     def reported(self) -> int:
         """The latest epoch that was reported, or 0."""
         return 0 if self.observer.last is None else self.observer.last.epoch
+
+    @property
+    def has_reported(self) -> bool:
+        """Whether it has reported an epoch since it was begun."""
+        return self.reported > known_epochs(self.job.snapshot)
+
+    def snapshot(self, trained: str, optimizer: Mapping[str, Any]) -> dict[str, Any]:
+        """Where it is, between two epochs; a lean loop can go on from there.
+
+        Args:
+            trained: how it was trained, in words.
+            optimizer: the state of its optimiser.
+        """
+        told = trained_by(trained, self.job.snapshot)
+        taken = snapshot_of(self.lean, self.begun.fresh, told)
+        taken |= {"optimizer": optimizer, "random": self.draws.as_plain()}
+        taken["observer"]["seconds"] = self.seconds  # its share; the observer knows of no others
+        weights = taken["checkpoint"]["state_dict"]
+        for name, value in weights.items():  # a view of the cohort's rows would be written with all of them
+            weights[name] = value.clone() if isinstance(value, Tensor) else value
+        return taken
 
     @property
     def optimizer(self) -> Any:

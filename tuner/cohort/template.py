@@ -22,8 +22,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from tuner.cohort import batch_innermost, batch_norm
+from tuner.cohort.cross_entropy import mean_cross_entropy, takes
 from tuner.cohort.errors import NotFusable, StateMissing
 from tuner.cohort.twins import METRICS, DropoutTwin, twin_of
+from tuner.training import NotLean
 
 Place = tuple[str, str]
 """A submodule's path and an attribute of it."""
@@ -488,6 +491,14 @@ class _Rules(TorchFunctionMode):
         given = dict(kwargs or {})
         if func is torch.nn.functional.one_hot:
             return _one_hot(*args, **given)
+        if func is torch.nn.functional.cross_entropy and len(args) == 2 and takes(args[0], args[1], given):
+            return mean_cross_entropy(args[0], args[1])
+        if func is torch.nn.functional.batch_norm and args and batch_norm.takes(*args, **given):
+            return batch_norm.batch_norm(*args, **given)
+        if func is torch.nn.functional.conv2d and not given and batch_innermost.takes_convolution(*args):
+            return batch_innermost.convolution(*args[:5])
+        if func is torch.nn.functional.avg_pool2d and not given and batch_innermost.takes_pooling(*args):
+            return batch_innermost.pooling(args[0])
         return func(*args, **given)
 
 
@@ -518,7 +529,7 @@ def copied(module: L.LightningModule) -> Any:
     recorder = module.__dict__.pop("log", None)
     try:
         return copy.deepcopy(module)
-    except Exception as error:  # the user's objects are copied here and may raise anything
+    except (Exception, NotLean) as error:  # the user's objects are copied here and may raise anything
         raise NotFusable(f"it cannot be copied: {error}") from error
     finally:
         if recorder is not None:

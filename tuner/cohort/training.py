@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -18,7 +18,7 @@ from tuner.cohort.template import Template
 from tuner.errors import TrialInterrupted
 from tuner.space import Choice, Space
 from tuner.space.grammar import FloatRange
-from tuner.training import NotLean, SingleTraining, exhausted
+from tuner.training import NotLean, Pace, SingleTraining, Snapshot, SnapshotUnusable, exhausted, trained_by
 from tuner.trial import Report, TrialResult, Verdict
 
 log = logging.getLogger("tuner")
@@ -72,6 +72,7 @@ class CohortTraining:
         mode: `cohort` trains together whatever can be; `auto` only where it is faster; the others, never.
         size: how many together, at most; `auto` by what was measured.
         trials: of the study's budget, or None; a study is never trained in fewer than four cohorts.
+        pace: says when trials are written down.
     """
 
     def __init__(
@@ -81,8 +82,10 @@ class CohortTraining:
         mode: Literal["auto", "lightning", "lean", "cohort"] = "auto",
         size: int | Literal["auto"] = "auto",
         trials: int | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self.single, self.mode = single, mode
+        self.pace = pace or Pace()
         self._most = size
         self._trials = trials
         self._searched = frozenset(
@@ -112,7 +115,7 @@ class CohortTraining:
         return wanted if self._trials is None else max(1, min(wanted, self._trials // COHORTS))
 
     def train(self, jobs: Sequence[Job], judge: Judge, more: More = lambda _job, _count: ()) -> Iterator[Trained]:
-        """Train trials; yields each as it ends. One that is given back is not yielded.
+        """Train trials; yields each as it ends. One that is given back is not yielded, nor one that must begin anew.
 
         Args:
             jobs: the trials.
@@ -149,8 +152,17 @@ class CohortTraining:
                 (verdict,) = judge([(job, report)])
             return verdict
 
+        def keep(snapshot: Callable[[], Snapshot]) -> None:
+            if self.pace.epoch_ended() or verdict is Verdict.STOP:
+                with self.pace.writing():
+                    job.write(snapshot)
+
+        self.pace.begin()
         try:
-            result = self.single.train(job.config, on_report, job.keep_weights)
+            result = self.single.train(job.config, on_report, job.keep_weights, job.snapshot, keep)
+        except SnapshotUnusable as error:
+            _begins_anew(job, error)
+            return
         except TrialInterrupted:
             if verdict is Verdict.GIVE_BACK and not self.single.interrupted():
                 return
@@ -167,7 +179,7 @@ class CohortTraining:
         against: list[str] = []
         for job in jobs:
             try:
-                one = Slice(job, self.single.begin(job.config))
+                one = Slice(job, self.single.begin(job.config, job.snapshot))
                 one.check()
                 groups.setdefault(self._shape(one), []).append(one)
             except NotFusable as error:
@@ -176,6 +188,8 @@ class CohortTraining:
             except NotLean:
                 left.append(Left(job))
                 against.append("")
+            except SnapshotUnusable as error:
+                _begins_anew(job, error)
             except Exception:  # noqa: BLE001 - the user's code runs here; alone, the trial tells what is wrong
                 left.append(Left(job))
         if 1 < len(jobs) == len(against):
@@ -214,16 +228,16 @@ class CohortTraining:
             if not (isinstance(error, OutOfMemoryTogether) or exhausted(error)):
                 raise
             known.sizes.too_many(size)
-            again = [one.job for one in in_it if not one.reported]  # the others go back to where they came from
+            again = [one.job for one in in_it if not one.has_reported]  # the others go back to where they came from
         except NotFusable as error:
             if error.attribute is not None and error.attribute not in self._agreed:
                 self._agreed |= {error.attribute}
                 self.shape |= {f"model.{error.attribute}"}
-                again = [one.job for one in in_it if not one.reported]
+                again = [one.job for one in in_it if not one.has_reported]
             else:
                 known.against = error.reason
                 left += [Left(one.job, error.reason, one.reported) for one in in_it]
-                if lost := [one.job.number for one in in_it if one.reported]:
+                if lost := [one.job.number for one in in_it if one.has_reported]:
                     log.warning("trials %s begin again, one by one: %s", lost, error.reason)
         slices.clear()  # others need the memory
         in_it.clear()
@@ -235,6 +249,7 @@ class CohortTraining:
     ) -> Iterator[Trained]:
         """Train slices of one shape in a cohort; those that are in it are kept in the list."""
         known, size = self._known[shape], len(in_it)
+        self.pace.begin()
         cohort = self._cohort(known, in_it)
 
         def refill(like: Slice, count: int) -> list[Slice]:
@@ -257,7 +272,7 @@ class CohortTraining:
             elif isinstance(one.error, NotLean):
                 left.append(Left(one.job, None, one.reported))
             elif one.verdict is not Verdict.GIVE_BACK:
-                told, kept = self._told(cohort), one.job.keep_weights
+                told, kept = trained_by(cohort.told, one.job.snapshot), one.job.keep_weights
                 yield one.job, self.single.ended(one.begun, _raised(one), one.seconds, told, kept)
         known.sizes.measured(size, cohort.step_seconds)
         if cohort.slower is not None:
@@ -276,12 +291,13 @@ class CohortTraining:
             recordings = Recordings(self._checked.setdefault(type(slices[0].module), set()))
             known.recorded.append((template, recordings))
         bigger_than = self._bigger_than if self.mode == "auto" else None
-        return Cohort(slices, groups, template, recordings, self.single.interrupted, bigger_than)
+        return Cohort(slices, groups, template, recordings, self.single.interrupted, bigger_than, self.pace)
 
-    @staticmethod
-    def _told(cohort: Cohort) -> str:
-        alone = f"; validated alone: {cohort.validates_alone}" if cohort.validates_alone else ""
-        return f"cohort of {len(cohort.slices)}{alone}"
+
+def _begins_anew(job: Job, error: SnapshotUnusable) -> None:
+    """Its reports are of no use then, so that whoever holds it must return it to the queue."""
+    log.warning("trial %d begins anew, since its snapshot cannot be used: %s", job.number, error)
+    job.forget()
 
 
 def _raised(one: Slice) -> Exception | None:

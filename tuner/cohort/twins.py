@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection
 
 from tuner.cohort.errors import NotFusable
+from tuner.cohort.recurrence import elman
 from tuner.models.layers.recurrent import Recurrent
 
 State = tuple[Tensor, ...]
@@ -32,6 +33,8 @@ def twin_of(layer: nn.Module) -> nn.Module | None:
         return DropoutTwin(layer.p, dims=_DROPOUTS[type(layer)])  # type: ignore[arg-type]
     if isinstance(layer, Recurrent):
         unrolled = copy.copy(layer)
+        if layer.kind == "rnn" and not layer.unrolled:
+            unrolled.__class__ = ElmanTwin
         unrolled.unrolled = True
         return unrolled
     if type(layer) in (nn.RNN, nn.GRU, nn.LSTM):
@@ -71,9 +74,20 @@ class DropoutTwin(nn.Module):
         drawn = x
         for dim in range(1, self.dims + 1):
             drawn = drawn.narrow(-dim, 0, 1)
-        kept = torch.rand_like(drawn) >= self.p
-        scale = 1 / (1 - torch.as_tensor(self.p, dtype=torch.float64)).clamp(min=1e-12)
-        return torch.where(kept, x * scale.to(x.dtype), torch.zeros((), dtype=x.dtype, device=x.device))
+        p = torch.as_tensor(self.p, dtype=torch.float64)
+        kept = _drawn(drawn) >= torch.add(_LEAST, p, alpha=2**16).clamp(max=2**15 - 1).to(torch.int16)
+        keep = 1 - p
+        scale = keep / (keep * keep).clamp(min=1e-30)  # 0 where nothing is kept
+        return x * (kept * scale.to(x.dtype))
+
+
+_LEAST = torch.tensor(-(2.0**15), dtype=torch.float64)
+
+
+def _drawn(like: Tensor) -> Tensor:
+    """Whole numbers from -2¹⁵ to 2¹⁵ - 1, all as likely, of the same shape; four for one draw of the generator's."""
+    several = torch.randint(-(2**63), 2**63 - 1, ((like.numel() + 3) // 4,), device=like.device)
+    return several.view(torch.int16)[: like.numel()].view(like.shape)
 
 
 _DROPOUTS: dict[type[nn.Module], int] = {nn.Dropout: 0, nn.Dropout1d: 1, nn.Dropout2d: 2, nn.Dropout3d: 3}
@@ -96,6 +110,20 @@ class Refusing(nn.Module):
 
     def __getattr__(self, name: str) -> Any:
         return super().__getattr__(name) if name.startswith("_") else self()
+
+
+class ElmanTwin(Recurrent):
+    """A `Recurrent` of kind `rnn` without normaliser, by `elman`."""
+
+    def _unroll(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        weight, bias = self._weight("weight_ih_l0"), self._weight("bias_ih_l0") + self._weight("bias_hh_l0")
+        # The bias is added to the few rows that symbols choose from, not to every step's.
+        mapped = F.linear(x, weight, bias) if x.is_floating_point() else F.embedding(x, weight.t() + bias)
+        out = elman(mapped, state[0], self._weight("weight_hh_l0"), _ELMAN[self.cell.mode])
+        return out, out[:, -1].unsqueeze(0)
+
+
+_ELMAN = {"RNN_TANH": "tanh", "RNN_RELU": "relu"}
 
 
 class RecurrentTwin(nn.Module):
@@ -159,6 +187,11 @@ class RecurrentTwin(nn.Module):
     def _run(self, x: Tensor, state: State, suffix: str) -> tuple[Tensor, State]:
         weights = dict(self.named_parameters())
         bias_x, bias_h = (weights[f"bias_{of}_{suffix}"] if self.has_bias else None for of in ("ih", "hh"))
+        if self.mode in _ELMAN:
+            both = None if bias_x is None or bias_h is None else bias_x + bias_h
+            mapped = F.linear(x, weights[f"weight_ih_{suffix}"], both)
+            out = elman(mapped, state[0], weights[f"weight_hh_{suffix}"], _ELMAN[self.mode])
+            return out, (out[:, -1],)
         mapped = F.linear(x, weights[f"weight_ih_{suffix}"], bias_x)  # every step's input at once
         outputs = []
         for step in mapped.unbind(dim=1):
@@ -169,10 +202,6 @@ class RecurrentTwin(nn.Module):
         return torch.stack(outputs, dim=1), state
 
     def _step(self, x: Tensor, h: Tensor, state: State) -> State:
-        if self.mode == "RNN_TANH":
-            return (torch.tanh(x + h),)
-        if self.mode == "RNN_RELU":
-            return (torch.relu(x + h),)
         if self.mode == "GRU":
             (x_r, x_z, x_n), (h_r, h_z, h_n) = x.chunk(3, dim=1), h.chunk(3, dim=1)
             update = torch.sigmoid(x_z + h_z)

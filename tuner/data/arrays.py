@@ -47,6 +47,8 @@ class Arrays(PreparedData):
         ValueError: an argument outside its range, or inputs named without targets.
     """
 
+    RAW = "the values of the file; numbers of shape (N,) as (N, 1)"
+
     def __init__(
         self,
         path: str,

@@ -21,6 +21,8 @@ class Digits(InMemory):
         seed: fixes the split. It is the same in every trial of a study.
     """
 
+    RAW = "pixels from 0 to 16"
+
     num_classes = 10
     class_names = tuple("0123456789")
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from functools import cached_property, lru_cache
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from tuner.data.choice import check_choice
 from tuner.data.division import check_shares
-from tuner.data.in_memory import Batch, InMemory, Split, Splits, hash_of
+from tuner.data.in_memory import Batch, InMemory, Split, Splits, hash_of, standardisation
 from tuner.data.loader import evaluation_size
 from tuner.data.reading.class_folders import ClassFolders, list_classes
 from tuner.data.reading.files import find_folder
@@ -125,6 +127,16 @@ class ImageFolder(InMemory):
         digest.update(hash_of((pictures.moments.mean, pictures.moments.deviation, *pictures.parts)).encode())
         return digest.hexdigest()
 
+    def preparation(self) -> dict[str, Any]:
+        """The size and the mode of the pictures, and what standardised their channels."""
+        if self.held:
+            taken_out = self.splits().moments
+        else:
+            moments = self._pictures.moments
+            taken_out = moments.mean.unsqueeze(0), moments.deviation.unsqueeze(0)
+        raw = f"pixels from 0 to 1 of pictures of {self.input_shape[1]} × {self.input_shape[2]}, mode {self.asked.mode}"
+        return standardisation(raw, taken_out)
+
     def train_dataloader(self) -> Iterable[Batch]:
         """Training batches of shape (B, C, H, W), in a new order at each epoch.
 
@@ -138,26 +150,31 @@ class ImageFolder(InMemory):
                 f"batch_size: full must have all pictures in memory, but they take {self.gigabytes:.3g} GB of "
                 f"max_memory_gb={self.max_memory_gb:g}. Give a number, or raise max_memory_gb."
             )
-        return self._decoded(0, self.batch_size, shuffle=True)
+        parts = self._pictures.parts
+        return self._decoded(torch.cat(parts[:2]) if self.joined else parts[0], self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> Iterable[Batch]:
         """The validation split, in a fixed order."""
-        return super().val_dataloader() if self.held else self._decoded(1, evaluation_size(self.input_shape))
+        if self.held:
+            return super().val_dataloader()
+        return self._decoded(self._pictures.parts[1], evaluation_size(self.input_shape))
 
     def test_dataloader(self) -> Iterable[Batch]:
         """The test split, which no trial sees."""
-        return super().test_dataloader() if self.held else self._decoded(2, evaluation_size(self.input_shape))
+        if self.held:
+            return super().test_dataloader()
+        return self._decoded(self._pictures.parts[2], evaluation_size(self.input_shape))
 
     @property
     def _pictures(self) -> Pictures:
         """The pictures that are not held in memory."""
         return _streamed(self.listing, self.asked)
 
-    def _decoded(self, part: int, size: int, shuffle: bool = False) -> DataLoader[Split]:
+    def _decoded(self, part: Tensor, size: int, shuffle: bool = False) -> DataLoader[Split]:
         self.check_alone()
         return DataLoader(
             self._pictures,
-            batch_sampler=IndexBatches(self._pictures.parts[part], size, shuffle),
+            batch_sampler=IndexBatches(part, size, shuffle),
             num_workers=self.workers,
             generator=torch.Generator(),  # so that the global one is drawn from as often as in memory
         )
@@ -171,7 +188,7 @@ def _held(listing: ClassFolders, asked: Asked) -> Splits:
         place.copy_(decoded)
     moments = ChannelMoments.of(images[index] for index in parts[0].tolist())
     train, val, test = ((moments.standardise(images[part]), labels[part]) for part in parts)
-    return Splits(train, val, test)
+    return Splits(train, val, test, (moments.mean.unsqueeze(0), moments.deviation.unsqueeze(0)))
 
 
 @lru_cache(maxsize=4)

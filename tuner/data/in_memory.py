@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import lightning as L
 import torch
@@ -19,11 +20,16 @@ Batch = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class Splits:
-    """Three disjoint parts, each (inputs of shape (N, …), labels of shape (N,))."""
+    """Three disjoint parts, each (inputs of shape (N, …), labels of shape (N,)).
+
+    Attributes:
+        moments: what standardisation took out of the inputs: mean and deviation, with a first dimension of 1.
+    """
 
     train: Split
     val: Split
     test: Split
+    moments: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def of(cls, inputs: Tensor, labels: Tensor, parts: Sequence[Tensor]) -> Splits:
@@ -34,7 +40,8 @@ class Splits:
     def standardised(self, over: tuple[int, ...] = (0,)) -> Splits:
         """The same with inputs as `standardise` gives them, in float32."""
         train, val, test = standardise(self.train[0], self.val[0], self.test[0], over=over)
-        return self._with_inputs(train.float(), val.float(), test.float())
+        made = self._with_inputs(train.float(), val.float(), test.float())
+        return replace(made, moments=moments(self.train[0], over))
 
     def reshaped(self, *shape: int) -> Splits:
         """The same with inputs of shape (N, *shape)."""
@@ -45,7 +52,11 @@ class Splits:
         return hash_of((*self.train, *self.val, *self.test))
 
     def _with_inputs(self, train: Tensor, val: Tensor, test: Tensor) -> Splits:
-        return Splits((train, self.train[1]), (val, self.val[1]), (test, self.test[1]))
+        return replace(self, train=(train, self.train[1]), val=(val, self.val[1]), test=(test, self.test[1]))
+
+    def joined(self) -> Split:
+        """The training and the validation part as one."""
+        return torch.cat([self.train[0], self.val[0]]), torch.cat([self.train[1], self.val[1]])
 
 
 class InMemory(L.LightningDataModule):
@@ -54,10 +65,15 @@ class InMemory(L.LightningDataModule):
     Attributes:
         input_shape: shape of one input, without the batch.
         num_classes: number of classes, or None where the target is a number.
+        joined: whether training takes the validation part as well.
     """
+
+    RAW: ClassVar[str] = "the data as they were given"
+    """What the inputs were before they were standardised."""
 
     input_shape: tuple[int, ...]
     num_classes: int | None
+    joined: bool = False
 
     def __init__(self, batch_size: int | str) -> None:
         super().__init__()
@@ -73,10 +89,26 @@ class InMemory(L.LightningDataModule):
         """A hash of the data as the trials see it."""
         return self.splits().fingerprint()
 
+    def join_validation(self) -> None:
+        """From now on, train on the validation part as well; nothing is left then to choose an epoch by.
+
+        The inputs stay as they were standardised, so what was trained before takes the same inputs.
+        """
+        self.joined = True
+
+    def preparation(self) -> dict[str, Any]:
+        """How inputs are made from raw data, as plain values, for programs that use a network without this class.
+
+        Returns:
+            `inputs`, in words what the raw values are, and where they were standardised, `subtract` and then `multiply`
+            by: numbers, or lists that broadcast over an input; 0 for what was constant in training.
+        """
+        return standardisation(self.RAW, self.splits().moments)
+
     def train_dataloader(self) -> Iterable[Batch]:
         """Training batches of shape (B, …), in a new order at each epoch; `full` is the whole split in one batch."""
         self.check_alone()
-        inputs, labels = self.splits().train
+        inputs, labels = self.splits().joined() if self.joined else self.splits().train
         size = len(labels) if isinstance(self.batch_size, str) else self.batch_size
         return TensorLoader((inputs, labels), size, shuffle=True)
 
@@ -123,6 +155,20 @@ def moments(train: Tensor, over: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     low, high = train.amin(dim=over, keepdim=True), train.amax(dim=over, keepdim=True)
     constant = low == high  # asked of the values: rounding can leave a constant's deviation above 0
     return torch.where(constant, low, mean), deviation.masked_fill(constant, torch.inf)
+
+
+def standardisation(raw: str, taken_out: tuple[Tensor, Tensor] | None) -> dict[str, Any]:
+    """Standardisation as plain values.
+
+    Args:
+        raw: in words, what the values were before.
+        taken_out: mean and deviation, with a first dimension of 1; None where nothing was.
+    """
+    told: dict[str, Any] = {"inputs": raw}
+    if taken_out is not None:
+        mean, deviation = (t.double().flatten() if t.numel() == 1 else t.double() for t in taken_out)
+        told |= {"subtract": mean[0].tolist(), "multiply": (1 / deviation)[0].tolist()}
+    return told
 
 
 def hash_of(tensors: Iterable[Tensor]) -> str:

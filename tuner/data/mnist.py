@@ -37,6 +37,8 @@ class Mnist(PreparedData):
         ValueError: an argument outside its range.
     """
 
+    RAW = "pixels from 0 to 1: bytes divided by 255"
+
     def __init__(
         self,
         path: str,

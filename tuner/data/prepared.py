@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -32,11 +32,13 @@ class Prepared:
         splits: float32 inputs of shape (N, …) with int64 classes or float64 numbers of shape (N,).
         class_names: of class 0 to C-1; None where the target is a number.
         feature_names: of the columns of a table.
+        columns: how the inputs are made from each column of a table.
     """
 
     splits: Splits
     class_names: tuple[str, ...] | None
     feature_names: tuple[str, ...] | None = None
+    columns: tuple[Mapping[str, Any], ...] | None = None
 
 
 class PreparedData(InMemory):
@@ -88,6 +90,15 @@ class PreparedData(InMemory):
         """Deviation of the training split's target in its own units, above 0; None for classes."""
         return None if self.class_names is not None else self.splits().train[1].std(correction=0).item()
 
+    def preparation(self) -> dict[str, Any]:
+        """How inputs are made from raw data, as plain values; of a table's columns each, in their order."""
+        if self.prepared.columns is None:
+            return super().preparation()
+        return {
+            "inputs": "the columns side by side, in this order",
+            "columns": [dict(c) for c in self.prepared.columns],
+        }
+
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Make float64 float32 for Apple's GPUs, which have no other; elsewhere a batch stays as it is."""
         if self.trainer is None or self.trainer.strategy.root_device.type != "mps":
@@ -102,7 +113,12 @@ def are_classes(values: Collection[float]) -> bool:
     return few and all(float(value).is_integer() for value in different)
 
 
-def regression(splits: Splits, source: str, feature_names: tuple[str, ...] | None = None) -> Prepared:
+def regression(
+    splits: Splits,
+    source: str,
+    feature_names: tuple[str, ...] | None = None,
+    columns: tuple[Mapping[str, Any], ...] | None = None,
+) -> Prepared:
     """Splits whose target is a number, float64: rounded before it is standardised, it could lose all that varies.
 
     Raises:
@@ -112,4 +128,4 @@ def regression(splits: Splits, source: str, feature_names: tuple[str, ...] | Non
     if bool((target == target[0]).all()):
         rule = f"must vary among the training samples, but is always {target[0].item():.10g}. Name another target."
         raise DataError(source, [Problem("(the target)", rule)])
-    return Prepared(splits, None, feature_names)
+    return Prepared(splits, None, feature_names, columns)

@@ -36,6 +36,8 @@ class SklearnTable(PreparedData):
         seed: fixes the split. It is the same in every trial of a study.
     """
 
+    RAW = "the columns as scikit-learn gives them"
+
     def __init__(
         self,
         name: str,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from tuner.data.choice import check_choice
 from tuner.data.division import at_random, by_class, check_shares
@@ -145,13 +147,17 @@ def _divided(features: list[Feature], target: Target, asked: Asked, source: str)
         numbers = torch.tensor(target.values, dtype=torch.float64)  # (N,)
         parts = at_random(len(numbers), asked.shares, asked.seed, source)
         inputs, names = encode(features, parts[0])
-        return regression(Splits.of(inputs, numbers, parts), source, names)
+        return regression(Splits.of(inputs, numbers, parts), source, names, _columns(features, parts[0]))
     classes = in_order(target.labels)
     index = {name: i for i, name in enumerate(classes)}
     labels = torch.tensor([index[label] for label in target.labels])  # (N,)
     parts = by_class(labels, classes, asked.shares, asked.seed, source, QUANTITY if target.values else "")
     inputs, names = encode(features, parts[0])
-    return Prepared(Splits.of(inputs, labels, parts), tuple(classes), names)
+    return Prepared(Splits.of(inputs, labels, parts), tuple(classes), names, _columns(features, parts[0]))
+
+
+def _columns(features: list[Feature], train: Tensor) -> tuple[dict[str, Any], ...]:
+    return tuple(feature.preparation(train) for feature in features)
 
 
 def _feature(column: Column, categorical: bool, missing: str) -> tuple[Feature, list[Located]]:

@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from tuner.data.division import check_shares
@@ -117,6 +119,10 @@ class Text(InMemory):
         """A hash of the text as the trials see it, and of its vocabulary."""
         return hashlib.sha256((super().fingerprint() + "".join(self.vocabulary)).encode()).hexdigest()
 
+    def preparation(self) -> dict[str, Any]:
+        """The vocabulary: a character's number is its place there, and 0 is any other's."""
+        return {"inputs": "characters by their number in the vocabulary", "vocabulary": list(self.vocabulary)}
+
     def train_dataloader(self) -> Iterable[Batch]:
         """Training batches of shape (B, T), which start at a new offset in each epoch.
 
@@ -124,12 +130,14 @@ class Text(InMemory):
             TrialImpossible: the training part is too short for one such batch at every offset.
         """
         self.check_alone()
-        loader = Streams(self.corpus.train, self.rows, self.steps, shift=True)
+        corpus = self.corpus
+        part = torch.cat([corpus.train, corpus.val]) if self.joined else corpus.train  # which follow each other
+        loader = Streams(part, self.rows, self.steps, shift=True)
         if len(loader) == 0:
             needed = (self.rows + 1) * self.steps
             raise TrialImpossible(
                 f"{_source(self.files)}: the training part must have (batch_size + 1) × steps = {needed} characters at "
-                f"least, but has {len(self.corpus.train)}. Give more text, or set a smaller batch_size or steps."
+                f"least, but has {len(part)}. Give more text, or set a smaller batch_size or steps."
             )
         return loader
 

@@ -14,19 +14,22 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import Problem, StudyStopped
+from tuner.engine.devices import VISIBLE, Share
+from tuner.errors import Problem, StorageUnavailable, StudyStopped, WorkerUnfit
 from tuner.home import Home
 from tuner.space import Space
 
 PRELOAD = ["tuner.engine.warm"]
 STUDY_FAILED = 3
+UNFIT = 4
+LEFT_UNDONE = 5
 
 
 class Crew:
@@ -74,6 +77,31 @@ class Crew:
         worker.start()
         return worker
 
+    def gpus(self) -> int:
+        """How many GPUs torch finds, asked in a child, so that this process needs no torch."""
+        receive, send = self._context.Pipe(duplex=False)
+        child = self._context.Process(target=_count_gpus, args=(send,))
+        child.start()
+        send.close()
+        try:
+            return int(receive.recv())
+        except EOFError:
+            raise StudyStopped("the process that counts the GPUs died. Name them with --devices.") from None
+        finally:
+            receive.close()
+            child.join()
+
+    def serve(self, index: int, share: Share, only: str | None, once: bool) -> ForkServerProcess:
+        """Start worker `index` of a service."""
+        name = f"tuner-worker-{index}"
+        worker = self._context.Process(target=_serve, args=(self.home, share, only, once, name), name=name)
+        worker.start()
+        return worker
+
+    def wait(self, workers: Sequence[ForkServerProcess], timeout: float) -> None:
+        """Wait until one of these workers has ended, at most `timeout` seconds."""
+        wait([worker.sentinel for worker in workers], timeout=timeout)
+
     def last_words(self, study: str, index: int) -> str:
         """Where worker `index` wrote its log, and its last line."""
         log = self.home.logs(study) / f"worker-{index}.log"
@@ -98,12 +126,44 @@ def _inspect(send: Connection, document: Mapping[str, Any], space: Space | None)
     send.send_bytes(pickle.dumps(answer))
 
 
-def _work(study: str, home: Home, threads: int, log: Path) -> None:
+def _count_gpus(send: Connection) -> None:
+    from tuner.service.gpus import count
+
+    send.send(count())
+
+
+def _serve(home: Home, share: Share, only: str | None, once: bool, name: str) -> None:
+    os.environ[VISIBLE] = share.visible  # before anything asks CUDA
+    stop = _told_to_stop()
+    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {name} %(message)s", stream=sys.stderr)
+    logging.getLogger("tuner").setLevel(logging.INFO)
+    from tuner.service.gpus import named
+    from tuner.service.shift import Shift
+
+    try:
+        shift = Shift(home, stop, device=named(share.device), threads=share.threads, only=only, once=once)
+        shift.run()
+    except WorkerUnfit as error:
+        print(f"{name} is unfit: {error}", file=sys.stderr)
+        sys.exit(UNFIT)
+    except StorageUnavailable as error:
+        sys.exit(f"{name}: {error}")
+    if once and shift.refused:
+        sys.exit(LEFT_UNDONE)
+
+
+def _told_to_stop() -> threading.Event:
+    """An event that is set by SIGTERM, and when the parent is gone; Ctrl-C is the parent's business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _import_from_here()
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     threading.Thread(target=_stop_with_parent, args=(stop,), daemon=True).start()
+    return stop
+
+
+def _work(study: str, home: Home, threads: int, log: Path) -> None:
+    stop = _told_to_stop()
     with log.open("a", buffering=1) as out:
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)

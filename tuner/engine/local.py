@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from tuner.engine.crew import STUDY_FAILED, Crew
+from tuner.engine.devices import cores_here, threads_each
+from tuner.engine.submission import entered
+from tuner.engine.workers import WorkerProcess, Workers
 from tuner.errors import StudyStopped, TunerError
 from tuner.home import Home, silence_telemetry
 from tuner.service.courier import Courier
-from tuner.service.entry import enter, open_storage, spec_of
 from tuner.service.identity import gone
 from tuner.service.result import StudyResult, result_of
-from tuner.spec import StudySpec, read_study
+from tuner.spec import StudySpec
 from tuner.storage import FAILED, STOPPED, Store, StudyRow
 
 log = logging.getLogger("tuner")
@@ -72,19 +71,10 @@ def run(
     home = home or Home.from_environment()
     crew = Crew(home) if workers else None
     inspect = crew.inspect if crew else _inspect_here
-    changes_space = any(path.partition(".")[0] == "space" for path, _ in overrides)
-    if not resume:
-        spec = read_study(study, overrides, inspect)
-    with open_storage(home, create=not resume) as store:
-        if resume:
-            # Budgets alone leave nothing to inspect that was not inspected before.
-            spec = spec_of(store.study(str(study)), overrides, inspect if changes_space else None)
-        for warning in spec.warnings():
-            log.warning(warning)
-        enter(store, spec, change_space=resume and changes_space)
+    with entered(study, overrides, inspect, home, resume=resume) as (spec, store):
         if crew is None:
             return _run_here(spec, store, home)
-        return _run_crew(spec, store, home, crew, workers, watch)
+        return run_crew(spec, store, home, crew, workers, watch)
 
 
 def _inspect_here(document: Mapping[str, Any], space: Any) -> Any:
@@ -101,42 +91,48 @@ def _run_here(spec: StudySpec, store: Store, home: Home) -> StudyResult:
     row = store.study(spec.study)
     courier = Courier(spec.study, home).start()
     try:
-        with _on_interrupt(lambda *_: stop.set()):
+        with on_interrupt(lambda *_: stop.set()):
             work_on(spec.study, home, stop)
         if stop.is_set():
-            store.set_state(row.id, STOPPED)
+            _stopped(store, row)
             raise KeyboardInterrupt
     finally:
         _finish(courier, store, row)
     return result_of(store, spec.study, home)
 
 
-def _run_crew(spec: StudySpec, store: Store, home: Home, crew: Crew, workers: int, watch: Watch) -> StudyResult:
+def run_crew(spec: StudySpec, store: Store, home: Home, crew: Workers, workers: int, watch: Watch) -> StudyResult:
     """Train in worker processes; this one watches them and brings their results to MLflow."""
     row = store.study(spec.study)
     store.reclaim(row.id, gone)
-    threads = _threads(workers)
-    running: dict[int, BaseProcess] = {}
+    threads = threads_each(workers, cores_here())
+    running: dict[int, WorkerProcess] = {}
     courier = Courier(spec.study, home).start()
     try:
-        with _on_interrupt(_raise_interrupt):
+        with on_interrupt(_raise_interrupt):
             for index in range(workers):
                 running[index] = crew.start(spec.study, index, threads)
             _watch(spec.study, store, crew, running, threads, watch)
     except KeyboardInterrupt:
         if courier.in_charge:  # another terminal may be running the same study, and goes on
-            store.set_state(row.id, STOPPED)
+            _stopped(store, row)
         raise
     except StudyStopped as error:
         store.set_state(row.id, FAILED, str(error))
         raise
     finally:
-        with _on_interrupt(lambda *_: _kill(running)):  # a second Ctrl-C waits for nobody, but still cleans up
+        with on_interrupt(lambda *_: _kill(running)):  # a second Ctrl-C waits for nobody, but still cleans up
             _stop(running)
             store.reclaim(row.id, gone)
             _finish(courier, store, row)
             watch(store, spec.study)
     return result_of(store, spec.study, home)
+
+
+def _stopped(store: Store, row: StudyRow) -> None:
+    """Call a study stopped, unless it is in the queue, too: then it is no longer run here, and workers go on."""
+    if store.study(row.name).submitted is None:
+        store.set_state(row.id, STOPPED)
 
 
 def _finish(courier: Courier, store: Store, row: StudyRow) -> None:
@@ -145,43 +141,41 @@ def _finish(courier: Courier, store: Store, row: StudyRow) -> None:
     if waiting := store.count_untracked(row.id):
         reason = courier.problem or "another process brings them"
         log.warning(f"{waiting} trials are not in MLflow yet ({reason}); tuner resume {row.name} sends them.")
+    elif courier.problem:
+        log.warning(f"how the study ended is not in MLflow yet ({courier.problem}); tuner resume {row.name} sends it.")
 
 
-def _threads(workers: int) -> int:
-    """Torch threads of each worker: the cores shared out, one left to this process, which tracks and shows."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, round((cores - 1) / workers))
-
-
-def _watch(study: str, store: Store, crew: Crew, running: dict[int, BaseProcess], threads: int, watch: Watch) -> None:
+def _watch(
+    study: str, store: Store, crew: Workers, running: dict[int, WorkerProcess], threads: int, watch: Watch
+) -> None:
     """Watch until every worker has ended by itself; start those again that died."""
     row = store.study(study)
     deaths: dict[int, int] = {}
     finished = 0
     while running:
-        wait([worker.sentinel for worker in running.values()], timeout=LOOK_SECONDS)
+        crew.wait(list(running.values()), LOOK_SECONDS)
         watch(store, study)
         for index, worker in list(running.items()):
             if worker.is_alive():
                 continue
             worker.join()
+            code = worker.exitcode
+            worker.close()
             del running[index]
-            if worker.exitcode == STUDY_FAILED:
+            if code == STUDY_FAILED:
                 raise StudyStopped(store.study(study).reason or crew.last_words(study, index))
-            if worker.exitcode:
+            if code:
                 store.reclaim(row.id, gone)
                 done = sum(trial.state.finished for trial in store.trials(row.id))
                 if done > finished:
                     deaths.clear()
                 finished, deaths[index] = done, deaths.get(index, 0) + 1
                 if deaths[index] > MAX_RESTARTS:
-                    raise StudyStopped(
-                        f"workers keep dying (exit code {worker.exitcode}): {crew.last_words(study, index)}"
-                    )
+                    raise StudyStopped(f"workers keep dying (exit code {code}): {crew.last_words(study, index)}")
                 running[index] = crew.start(study, index, threads)
 
 
-def _stop(running: Mapping[int, BaseProcess]) -> None:
+def _stop(running: Mapping[int, WorkerProcess]) -> None:
     """Ask the workers to stop at the next batch; end those that do not listen."""
     for worker in running.values():
         worker.terminate()
@@ -193,7 +187,7 @@ def _stop(running: Mapping[int, BaseProcess]) -> None:
             worker.join()
 
 
-def _kill(running: Mapping[int, BaseProcess]) -> None:
+def _kill(running: Mapping[int, WorkerProcess]) -> None:
     for worker in running.values():
         worker.kill()
 
@@ -203,7 +197,7 @@ def _raise_interrupt(*_: Any) -> None:
 
 
 @contextmanager
-def _on_interrupt(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+def on_interrupt(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
     """Handle Ctrl-C and SIGTERM with `handler` inside; outside the main thread leave them alone."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -2,4 +2,5 @@
 
 import tuner.data
 import tuner.models
+import tuner.service.shift
 import tuner.service.worker  # noqa: F401

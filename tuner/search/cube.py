@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ class Axis:
         """The coordinate of a value; a choice is the middle of its cell."""
         if isinstance(self.distribution, CategoricalDistribution):
             return (self.distribution.to_internal_repr(value) + 0.5) / len(self.distribution.choices)
-        return float(np.clip(self._range.to_unit(value), 0.0, 1.0))
+        return min(max(self._range.to_unit(value), 0.0), 1.0)
 
     def beyond(self, value: Any) -> float | None:
         """The coordinate of a value that the parameter cannot have any more; None if it has no place on this axis.
@@ -82,7 +83,7 @@ class Axis:
             below = [v for v in self.distribution.choices if isinstance(v, int | float) and v < value]
             return len(below) / len(self.distribution.choices)
         try:
-            return float(np.clip(self._range.to_unit(value), -1.0, 2.0))
+            return min(max(self._range.to_unit(value), -1.0), 2.0)
         except ValueError:  # no place on a logarithmic scale
             return -1.0 if value < self._range.low else 2.0
 
@@ -109,7 +110,7 @@ class Axis:
         middles = np.array([self._range.to_unit(value) for value in values])
         return middles, np.array([self._range.to_unit(value + step / 2) for value in values[:-1]])
 
-    @property
+    @cached_property
     def _range(self) -> FloatRange | IntRange:
         """The distribution's range, on the scale that the space states or, without one, the distribution's."""
         d, scale = self.distribution, "linear"

@@ -5,7 +5,6 @@ What it proposes is decided in `proposal.py`; here is what Optuna asks and knows
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -14,9 +13,10 @@ import optuna
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from tuner.search.cube import Cube
+from tuner.search.history import OUTSIDE, History
 from tuner.search.proposal import Observed, Proposer, opening, thinned, width
 from tuner.search.search_space import distribution
 from tuner.space import Space
@@ -24,11 +24,6 @@ from tuner.space.grammar import Range
 
 UNRANKED = 4
 """The priority of a parameter that states none: neither first nor last."""
-
-OUTSIDE = "tuner.outside"
-"""The user attribute of a trial that holds its values from before the space was changed, which Optuna would refuse."""
-
-_FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class PrioritySampler(BaseSampler):
@@ -74,7 +69,7 @@ class PrioritySampler(BaseSampler):
         return sampler
 
     def at(self, number: int) -> PrioritySampler:
-        """This sampler for the trial of this number, whatever number the study at hand gives it; returns itself."""
+        """This sampler for the trial of this number in a copy of a study of its space; returns itself."""
         self._number = number
         return self
 
@@ -90,6 +85,8 @@ class PrioritySampler(BaseSampler):
         if len(study.directions) > 1:
             raise ValueError("PrioritySampler takes one objective. For several, use optuna.samplers.TPESampler.")
         known = dict(self._known)
+        if known and self._number is not None:  # a copy of ours has the space's parameters only
+            return known
         for other in study.get_trials(deepcopy=False):
             if other.distributions.keys() - known.keys() or not self._known:
                 known.update(other.distributions)
@@ -165,54 +162,28 @@ class PrioritySampler(BaseSampler):
     def _observed(
         self, study: optuna.Study, trial: FrozenTrial | None, cube: Cube, rng: np.random.Generator
     ) -> Observed:
-        trials = study.get_trials(deepcopy=False)
-        finished = [t for t in trials if t.state in _FINISHED and (t.params or OUTSIDE in t.user_attrs)]
+        history = History.of(study)
         sign = 1.0 if study.directions[0] == optuna.study.StudyDirection.MINIMIZE else -1.0
-        values = values_of(finished, sign)
+        order = history.order
+        values = history.values(sign)[order]
         kept = thinned(values, rng)
+        chosen = [history.trials[i] for i in order[kept]]
         asking = None if trial is None else trial.number
-        running = [t.params for t in trials if t.state is TrialState.RUNNING and t.params and t.number != asking]
-        params = [finished[i].params | finished[i].user_attrs.get(OUTSIDE, {}) for i in kept]
-        return Observed(cube.encode(params), values[kept], cube.encode(running), len(finished))
+        running = [t.params for t in history.running if t.params and t.number != asking]
+        params = [t.params | t.user_attrs.get(OUTSIDE, {}) for t in chosen]
+        return Observed(cube.encode(params), values[kept], cube.encode(running), len(values))
 
 
 def values_of(trials: Sequence[FrozenTrial], sign: float) -> NDArray[np.float64]:
-    """What finished trials count as, smaller is better; always finite.
-
-    A pruned trial counts with its last value times the median ratio of final to that step's value among complete
-    trials (plus the median difference, where values are not all above 0), and never as better than the best of them.
-    One without any value counts as the worst.
+    """What finished trials count as, smaller is better; as `History.values` says.
 
     Args:
         trials: complete and pruned trials.
         sign: 1 to minimise, -1 to maximise.
     """
-    complete = [t for t in trials if t.state is TrialState.COMPLETE]
-    finals = [sign * t.values[0] for t in complete if math.isfinite(t.values[0])]
-    values = np.full(len(trials), np.nan)
-    for i, t in enumerate(trials):
-        if t.state is TrialState.COMPLETE:
-            values[i] = sign * t.values[0]
-        elif (step := t.last_step) is not None and math.isfinite(last := sign * t.intermediate_values[step]):
-            grown = [(sign * c.intermediate_values[step], sign * c.values[0]) for c in complete if _has(c, step)]
-            values[i] = _extrapolated(last, grown)
-            if finals:
-                values[i] = max(values[i], min(finals))
-    known = values[np.isfinite(values)]
-    return np.where(np.isfinite(values), values, known.max() if len(known) else 0.0)
-
-
-def _has(trial: FrozenTrial, step: int) -> bool:
-    return math.isfinite(trial.intermediate_values.get(step, math.nan)) and math.isfinite(trial.values[0])
-
-
-def _extrapolated(last: float, grown: Sequence[tuple[float, float]]) -> float:
-    """What a value at a step becomes in the end, judged by (value at that step, final value) of other trials."""
-    if not grown:
-        return last
-    if last > 0 and all(at > 0 and final > 0 for at, final in grown):
-        return last * float(np.median([final / at for at, final in grown]))
-    return last + float(np.median([final - at for at, final in grown]))
+    history = History()
+    history.read(trials)
+    return history.values(sign)
 
 
 _WIDE_OPEN = 0.2

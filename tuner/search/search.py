@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
+from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from tuner.search.priority import OUTSIDE, PrioritySampler
-from tuner.search.pruners import PRUNERS, NumberedHyperbandPruner
+from tuner.search.history import OUTSIDE
+from tuner.search.memory import Memory
+from tuner.search.priority import PrioritySampler
+from tuner.search.pruners import PRUNERS, NumberedHyperbandPruner, remembered, remembers
 from tuner.search.samplers import SAMPLERS, grid_values
 from tuner.search.search_space import bend, distribution, straight_distribution, straighten
 from tuner.space import Space
@@ -72,8 +77,12 @@ class Search:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             made = PRUNERS[pruner](epochs)
+        self._memory = Memory()
         # A fixed name: Hyperband's brackets follow from it.
-        self._study = optuna.create_study(direction=objective.direction, pruner=made, study_name="study")
+        self._study = optuna.create_study(
+            storage=self._memory, direction=objective.direction, pruner=made, study_name="study"
+        )
+        self._pruner_remembers = remembers(made)
         self._asked: dict[int, optuna.Trial] = {}  # by our number: running trials, whoever runs them
         self._done: set[int] = set()
         self._tried: set[str] = set()
@@ -207,21 +216,24 @@ class Search:
     def _will_be(self, number: int) -> None:
         """The next trial of the study in memory is this one of ours."""
         if isinstance(self._study.pruner, NumberedHyperbandPruner):
-            self._study.pruner.numbers[len(self._study.get_trials(deepcopy=False))] = number
+            self._study.pruner.numbers[self._memory.count(self._study._study_id)] = number
 
     def _follow(self, trial: Trial) -> None:
         """Bring the copy of a trial up to its latest report, asking the pruner at each as the trial's worker did."""
+        known: Mapping[int, float] = {}
+        if (copied := self._asked.get(trial.number)) is not None:
+            known = self._memory.get_trial(copied._trial_id).intermediate_values
+            if not known.items() <= trial.values.items():  # another worker has taken it up, from an earlier epoch
+                self._forget(trial.number)
+                known = {}
         if trial.number not in self._asked:
-            self._will_be(trial.number)
-            frozen = optuna.trial.create_trial(state=OptunaState.RUNNING, **self._coordinates(trial))
-            identity = self._study._storage.create_new_trial(self._study._study_id, template_trial=frozen)
-            self._asked[trial.number] = optuna.Trial(self._study, identity)
+            self._asked[trial.number] = optuna.Trial(self._study, self._add(trial, OptunaState.RUNNING))
         following = self._asked[trial.number]
-        known = following.storage.get_trial(following._trial_id).intermediate_values
         for epoch, value in trial.values.items():
             if epoch not in known:
                 following.report(value, epoch)
-                following.should_prune()  # successive halving remembers who reached which rung
+                if self._pruner_remembers:
+                    following.should_prune()  # successive halving remembers who reached which rung
 
     def _finish(self, trial: Trial) -> None:
         self._done.add(trial.number)
@@ -233,13 +245,41 @@ class Search:
             state, value = OptunaState.COMPLETE, result.value
         elif self._whole and (worst := self._worst_value()) is not None:
             state, value = OptunaState.COMPLETE, worst if bad or result.value is None else result.value
-        self._follow(trial)
-        if not bad:
-            self._study.tell(self._asked.pop(trial.number), value, state=state)
-            return
-        self._forget(trial.number)
+        if bad:
+            self._follow(trial)
+            self._forget(trial.number)
+            self._add(trial, state, value)
+        elif trial.number in self._asked:
+            self._follow(trial)
+            self._end(trial.number, state, value)
+        else:
+            self._add(trial, state, value, trial.values)
+
+    def _add(
+        self, trial: Trial, state: OptunaState, value: float | None = None, reports: Mapping[int, float] | None = None
+    ) -> int:
+        """Add a copy of a trial to the study in memory, with these reports; the answer is its id there."""
         self._will_be(trial.number)
-        self._study.add_trial(optuna.trial.create_trial(state=state, value=value, **self._coordinates(trial)))
+        reports = reports or {}
+        now = datetime.now()
+        copy = FrozenTrial(
+            number=-1,
+            trial_id=-1,
+            state=state,
+            value=_shown_value(state, value, reports),
+            datetime_start=now,
+            datetime_complete=now if state.is_finished() else None,
+            system_attrs=dict(remembered(self._study.pruner, self._study, trial.number, reports)),
+            intermediate_values=dict(reports),
+            **self._coordinates(trial),
+        )
+        return self._memory.create_new_trial(self._study._study_id, copy)
+
+    def _end(self, number: int, state: OptunaState, value: float | None = None) -> None:
+        """End the copy of a running trial."""
+        identity = self._asked.pop(number)._trial_id
+        shown = _shown_value(state, value, self._memory.get_trial(identity).intermediate_values)
+        self._memory.set_trial_state_values(identity, state, None if shown is None else [shown])
 
     def _straightened(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Values as the sampler has them."""
@@ -249,7 +289,7 @@ class Search:
 
     def _forget(self, number: int) -> None:
         """End the copy of a running trial; FAIL is what samplers and pruners ignore."""
-        self._study.tell(self._asked.pop(number), state=OptunaState.FAIL)
+        self._end(number, OptunaState.FAIL)
 
     def _worst_value(self) -> float | None:
         values = [t.value for t in self._study.get_trials(deepcopy=False, states=(OptunaState.COMPLETE,))]
@@ -259,8 +299,17 @@ class Search:
         """A trial's values as the study in memory has them; those that the space has no more stand aside."""
         params, outside = self.space.divide(trial.params or {})
         params = self._straightened(params)
-        distributions = {path: self._distributions[path] for path in params}
+        whole = params.keys() == self._distributions.keys()
+        distributions = self._distributions if whole else {path: self._distributions[path] for path in params}
         return {"params": params, "distributions": distributions, "user_attrs": {OUTSIDE: outside} if outside else {}}
+
+
+def _shown_value(state: OptunaState, value: float | None, reports: Mapping[int, float]) -> float | None:
+    """The value of a copy; that of a pruned trial is its last report, as Optuna has it."""
+    if state is not OptunaState.PRUNED or not reports:
+        return value
+    last = reports[max(reports)]
+    return last if math.isfinite(last) else value
 
 
 def _grid_of(space: Space) -> dict[str, list[Any]]:

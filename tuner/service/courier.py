@@ -7,6 +7,7 @@ the courier tries again, less and less often, and the next one to run the study 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tuner.best import Chosen, choose
-from tuner.errors import StorageUnavailable, TrackingRefused
+from tuner.errors import StorageUnavailable, TrackingRefused, TrackingUnavailable
 from tuner.home import Home, shown
 from tuner.search import OptunaCopy
 from tuner.service.entry import space_changes, spec_of
@@ -22,7 +23,7 @@ from tuner.service.identity import gone, identity
 from tuner.service.result import searching
 from tuner.space.yaml import write_yaml
 from tuner.spec import StudySpec
-from tuner.storage import COMPLETE, FAILED, Database, Store, StudyRow, Summary, Untracked, share_safely
+from tuner.storage import COMPLETE, FAILED, Database, OptunaTables, Store, StudyRow, Summary, Untracked
 from tuner.trial import Trial, TrialState
 
 if TYPE_CHECKING:
@@ -31,7 +32,12 @@ if TYPE_CHECKING:
 log = logging.getLogger("tuner")
 
 TICK_SECONDS = 1.0
+RUNNING_SECONDS = 5.0
+"""How often a trial that is being trained is brought up to date; one that has ended is brought at once. A write costs
+more than many a trial's epoch, so short trials are written once, whole."""
+NEVER = -1  # the revision of a trial of which MLflow has seen nothing
 LONGEST_WAIT_SECONDS = 30.0  # well within the courier's lease, which each round renews
+LONGEST_ROUND_SECONDS = 20.0  # so is this, however slow MLflow is
 
 
 @dataclass
@@ -42,16 +48,20 @@ class Courier:
         study: its name in the storage.
         home: where the storage and MLflow are.
         tick: seconds between two looks.
+        standby: seconds between two looks whether another courier of the study has gone.
+        counts_time: whether its time is the study's; workers of the service count that themselves.
     """
 
     study: str
     home: Home
     tick: float = TICK_SECONDS
+    standby: float = TICK_SECONDS
+    counts_time: bool = True
 
     def __post_init__(self) -> None:
         self.problem: str | None = None
         self.in_charge = False  # whether this is the one courier of the study, so its process the one that runs it
-        self._end = threading.Event()
+        self._end, self._give_up = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="tuner-courier", daemon=True)
 
     def start(self) -> Courier:
@@ -59,9 +69,19 @@ class Courier:
         self._thread.start()
         return self
 
-    def finish(self, patience: float = 30.0) -> None:
-        """Bring what is left and end; give MLflow at most `patience` seconds for it."""
+    @property
+    def alive(self) -> bool:
+        """Whether it still follows the study."""
+        return self._thread.is_alive()
+
+    def end(self) -> None:
+        """Let it bring what is left, however long that takes, and end; do not wait for it."""
         self._end.set()
+
+    def finish(self, patience: float = 30.0) -> None:
+        """Bring what is left and end; give MLflow one try, and at most `patience` seconds, for it."""
+        self._give_up.set()
+        self.end()
         self._thread.join(patience)
         if self._thread.is_alive():
             self.problem = f"MLflow at {shown(self.home.tracking)} takes longer than {patience:.0f} s"
@@ -79,8 +99,11 @@ class Courier:
                 row = store.study(self.study)
                 was_in_charge, self.in_charge = self.in_charge, store.become_courier(row.id, owner, gone)
                 elapsed, spent_until = time.monotonic() - spent_until, time.monotonic()
-                if self.in_charge:
-                    store.spend(row.id, elapsed)  # only the one in charge counts the study's time
+                if not self.in_charge:
+                    wait = self.standby
+                else:
+                    if self.counts_time:
+                        store.spend(row.id, elapsed)  # only the one in charge counts the study's time
                     if route is None or not was_in_charge:  # what another courier sent meanwhile is not in its memory
                         route = Route(store, row, spec_of(row), self.home)
                     route.go(last=last)
@@ -92,9 +115,9 @@ class Courier:
                 wait = min(wait * 2, LONGEST_WAIT_SECONDS)
             ledger["courier"] += time.perf_counter() - began
             ledger["courier_cpu"] += time.thread_time() - cpu
-            if last:
+            if last and (self.problem is None or self._give_up.is_set()):
                 break
-            self._end.wait(wait)
+            (self._give_up if last else self._end).wait(wait)
         try:
             if self.in_charge:
                 store.add_ledger(row.id, ledger)
@@ -117,38 +140,64 @@ class Route:
         self._home = home
         self._trials: dict[int, Trial] = {}
         self._optuna: OptunaCopy | None = None
+        self._uncopied: dict[int, Trial] = {}  # of which Optuna's tables may lack the latest
         self._tracker: MLflowTracker | None = None
+        self._troubled = False  # whether an answer of MLflow's was lost, and with it perhaps a run that it has made
         self._told_progress: set[int] = set()
         self._told_facts = False
+        self._told_running = -math.inf
         self._told_open = ""
 
     def go(self, *, last: bool) -> None:
         """Bring what is new; on the `last` round also how the study stands."""
-        waiting = self._store.untracked(self._row.id)  # read first: what came before them is then known below
+        running = last or time.monotonic() - self._told_running >= RUNNING_SECONDS
+        if running:
+            self._told_running = time.monotonic()
+        # Read first: what came before them is then known below.
+        waiting = self._store.untracked(self._row.id, running=running)
         known = {number: trial.revision for number, trial in self._trials.items()}
         changed = self._store.trials(self._row.id, known)
         self._trials |= {trial.number: trial for trial in changed}
+        self._uncopied |= {trial.number: trial for trial in changed}
         try:
             self._bring_to_mlflow(waiting, last=last)
+        except TrackingUnavailable:
+            self._tracker = None  # what MLflow has got of this round is found out when it answers again
+            self._troubled = True
+            raise
         finally:  # neither waits for the other
-            self._copy_to_optuna(changed)
+            self._copy_to_optuna()
 
     def close(self) -> None:
         """Let go of the connections."""
         if self._optuna is not None:
             self._optuna.close()
+            self._optuna = None
 
-    def _copy_to_optuna(self, changed: list[Trial]) -> None:
+    def _copy_to_optuna(self) -> None:
         if self._optuna is None:
             spec = self._spec
-            self._optuna = OptunaCopy(self._home.storage, share_safely, spec.study, spec.goal, spec.searched)
-        self._optuna.write(changed)
+            self._optuna = OptunaCopy(self._home.storage, OptunaTables, spec.study, spec.goal, spec.searched)
+        try:
+            self._optuna.write(self._uncopied.values())
+        except Exception:
+            self.close()  # what was written before the answer was lost is found out when the tables are opened again
+            raise
+        self._uncopied.clear()
 
     def _bring_to_mlflow(self, waiting: Sequence[Untracked], *, last: bool) -> None:
-        tracker = self._tracker or self._open()
+        if last and self._troubled:
+            self._tracker = None  # opening another finds runs that were made late
+        tracker = self._tracker
+        if tracker is None:
+            tracker = self._open()  # which may find that MLflow has lost what it had
+            waiting = [item for item in self._store.untracked(self._row.id) if item.trial.number in self._trials]
         sent: dict[int, tuple[int, str | None]] = {}
+        until = math.inf if last else time.monotonic() + LONGEST_ROUND_SECONDS
         try:
             for item in waiting:
+                if time.monotonic() > until:
+                    break
                 try:
                     run = tracker.write(item.trial, item.reports, item.run_id, self._proposed_how(item.trial))
                 except TrackingRefused as error:
@@ -187,6 +236,10 @@ class Route:
                 tracker.tag({"tuner.space_changes": "\n".join(changes)})
             self._store.set_tracked(row.id, {**row.tracked, "run_id": run, "space_changes": len(changes)})
             self._row = self._store.study(row.name)
+        if missing := tracker.missing(self._store.tracked_runs(row.id)):
+            log.warning("MLflow has lost %d trials that it had; they are sent again.", len(missing))
+            self._store.mark_tracked(row.id, dict.fromkeys(missing, (NEVER, None)))
+        self._told_progress, self._told_facts, self._told_open = set(), False, ""
         self._tracker = tracker
         return tracker
 

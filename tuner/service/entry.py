@@ -11,6 +11,7 @@ from typing import Any
 from tuner.best import choose
 from tuner.errors import NoBest, Problem, SpecError, StorageUnavailable, StudyChanged, StudyNotFound, TunerError
 from tuner.home import Home, shown
+from tuner.service.reuse import load
 from tuner.space.yaml import read_yaml
 from tuner.spec import BUDGETS, Inspect, StudySpec, at_path, difference, read_study
 from tuner.storage import FAILED, Database, Store, StudyRow, initialise, is_current
@@ -128,6 +129,8 @@ def _configuration(store: Store, name: str) -> Mapping[str, Any]:
                 name, problems or [Problem("(the file)", "must hold a configuration, as `tuner best` prints it.")]
             )
         return config
+    if "/" in name:  # an exported folder, or models:/NAME@champion
+        return load(name).config
     row = store.study(name)
     chosen = choose(
         store.trials(row.id), Objective(row.document["objective"]["metric"], row.document["objective"]["direction"])

@@ -13,6 +13,11 @@ def identity() -> str:
     return f"{_machine()}|{pid}|{_started(pid)}"
 
 
+def machine() -> str:
+    """This machine's name, for people."""
+    return socket.gethostname()
+
+
 def gone(owner: str) -> bool:
     """Whether the owner is a process of this machine that no longer exists; False for what cannot be known."""
     machine, _, rest = owner.rpartition("|")

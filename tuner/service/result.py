@@ -78,7 +78,7 @@ def result_of(store: Store, name: str, home: Home, trials: list[Trial] | None = 
         study=name,
         state=row.state,
         trials={state.value: summary.count(state) for state in states},
-        best=_best(name, chosen, home) if chosen else None,
+        best=_best(name, chosen, objective, home) if chosen else None,
         chosen=chosen,
         cost={
             "epochs": summary.epochs,
@@ -116,7 +116,7 @@ def best_of(store: Store, name: str, home: Home) -> Best:
     return result.best
 
 
-def _best(name: str, chosen: Chosen, home: Home) -> Best:
+def _best(name: str, chosen: Chosen, objective: Objective, home: Home) -> Best:
     trial = chosen.trial
     return Best(
         study=name,
@@ -127,4 +127,6 @@ def _best(name: str, chosen: Chosen, home: Home) -> Best:
         seeds=chosen.seeds,
         checkpoint=home.checkpoints(name) / f"trial-{trial.number:04d}.ckpt",
         _config=trial.outcome.config or {},
+        objective=objective,
+        epoch=trial.outcome.best_epoch,
     )

@@ -82,9 +82,12 @@ class Space:
 
     def divide(self, params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """The values that the space still has, and those outside it, of a trial from before it was changed."""
-        known = {path: value for path, value in params.items() if path in self.parameters}
-        inside = {path: value for path, value in known.items() if self.parameters[path].range.contains(value)}
-        return inside, {path: value for path, value in known.items() if path not in inside}
+        inside: dict[str, Any] = {}
+        outside: dict[str, Any] = {}
+        for path, value in params.items():
+            if path in self.parameters:
+                (inside if self.parameters[path].range.contains(value) else outside)[path] = value
+        return inside, outside
 
     def default_params(self) -> dict[str, Scalar]:
         """The default configuration, without the parameters that do not apply in it."""

@@ -15,7 +15,10 @@ def place(config: dict[str, Any], path: str, value: Any) -> None:
     *parents, last = path.split(".")
     node = config
     for part in parents:
-        node = _arguments(node, part).setdefault(part, {})
+        arguments = _arguments(node, part)
+        if arguments is not node and isinstance(arguments.get(part), str):
+            arguments[part] = {"class_path": arguments[part]}  # a class without arguments, written short
+        node = arguments.setdefault(part, {})
     _arguments(node, last)[last] = value
 
 
@@ -36,8 +39,11 @@ def at_path(config: Mapping[str, Any], path: str, missing: Any = None) -> Any:
 def trial_config(base: Mapping[str, Any], params: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """The configuration of one trial: what all have in common, the searched values, and its seed."""
     config = copy.deepcopy(dict(base))
-    for path, value in params.items():
-        place(config, path, value)
+    for path in sorted(params, key=lambda path: not path.endswith(".class_path")):  # classes before their arguments
+        above = at_path(config, path.removesuffix(".class_path"))
+        if path.endswith(".class_path") and isinstance(above, dict) and above.get("class_path") != params[path]:
+            above.clear()  # the arguments were another class's
+        place(config, path, params[path])
     config["seed_everything"] = seed
     return config
 

@@ -55,6 +55,7 @@ def read_study(
     for path, value in overrides:
         problems += _override(document, path, value)
     _spell_out(document)
+    problems += _start_from(document)
 
     space: Space | None = None
     if "space" in document:
@@ -122,6 +123,23 @@ def _spell_out(document: dict[str, Any]) -> None:
             document[part] = {"class_path": document[part]}
 
 
+def _start_from(document: dict[str, Any]) -> list[Problem]:
+    """`space: {use: mlp, from: NAME}` is short for `space: {use: mlp}` and `search: {start: [NAME]}`."""
+    space = document.get("space")
+    if not isinstance(space, dict) or not {"use", "from"} <= space.keys():
+        return []
+    origins = space.pop("from")
+    origins = origins if isinstance(origins, list) else [origins]
+    if not origins or not all(isinstance(origin, str) and origin for origin in origins):
+        rule = "must be a study's name, a config's file or an exported folder, or a list of such"
+        return [Problem("space.from", f"{rule}, but got {origins if len(origins) != 1 else origins[0]!r}.")]
+    search = document.get("search") or {}
+    if isinstance(search, dict):
+        start = search.get("start") or []
+        document["search"] = {**search, "start": [*origins, *(start if isinstance(start, list) else [start])]}
+    return []
+
+
 def _copy(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _copy(inner) for key, inner in value.items()}
@@ -146,8 +164,8 @@ def _override_space(document: dict[str, Any], path: str, value: Any) -> None:
     if isinstance(document["space"], str):
         document["space"] = {"use": document["space"]}
     space = document["space"]
-    if path == "use":
-        space["use"] = value
+    if path in ("use", "from"):
+        space[path] = value
         return
     named = "use" in space
     if named and not space.get("change"):

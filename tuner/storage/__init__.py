@@ -1,22 +1,47 @@
 """The storage: studies, trials and reports in SQLite or PostgreSQL; the truth that every other room follows."""
 
-from tuner.storage.database import Database, share_safely
-from tuner.storage.rows import COMPLETE, FAILED, RUNNING, STOPPED, Lease, StudyRow, Summary, Untracked
-from tuner.storage.schema import initialise, is_current
+from tuner.storage.database import Database
+from tuner.storage.feed import Feed
+from tuner.storage.optuna_tables import OptunaTables
+from tuner.storage.roster import Queued
+from tuner.storage.rows import (
+    COMPLETE,
+    FAILED,
+    INTERRUPTED,
+    PAUSED,
+    QUEUED,
+    RUNNING,
+    STOPPED,
+    Heard,
+    Lease,
+    StudyRow,
+    Summary,
+    Untracked,
+    WorkerRow,
+)
+from tuner.storage.schema import initialise, is_current, one_initialiser
 from tuner.storage.store import Store
 
 __all__ = [
     "COMPLETE",
     "FAILED",
+    "INTERRUPTED",
+    "PAUSED",
+    "QUEUED",
     "RUNNING",
     "STOPPED",
     "Database",
+    "Feed",
+    "Heard",
     "Lease",
+    "OptunaTables",
+    "Queued",
     "Store",
     "StudyRow",
     "Summary",
     "Untracked",
+    "WorkerRow",
     "initialise",
     "is_current",
-    "share_safely",
+    "one_initialiser",
 ]

@@ -20,6 +20,8 @@ from tuner.errors import StorageUnavailable
 from tuner.home import shown
 
 _UNDEFINED_TABLE = "42P01"  # PostgreSQL's code
+_SERVER = {"pool_pre_ping": True, "pool_size": 1, "max_overflow": 4}
+"""One connection is kept; the others last as long as a heartbeat. A server takes 100 connections by default."""
 READ_ONLY = {"tuner_read_only": True}
 
 
@@ -59,7 +61,7 @@ class Database:
             self._file = Path(parsed.database) if self.is_sqlite and parsed.database else None
             if self._file and create:
                 self._file.parent.mkdir(parents=True, exist_ok=True)
-            options: dict[str, Any] = {"connect_args": {"timeout": 60}} if self.is_sqlite else {"pool_pre_ping": True}
+            options: dict[str, Any] = {"connect_args": {"timeout": 60}} if self.is_sqlite else _SERVER
             self.engine = sa.create_engine(url, **options)
         except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
             raise StorageUnavailable(

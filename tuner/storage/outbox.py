@@ -11,6 +11,7 @@ from tuner.storage.database import Database, now
 from tuner.storage.queue import LEASE_SECONDS
 from tuner.storage.rows import Untracked, to_trial
 from tuner.storage.tables import ReportTable, StudyTable, TrialTable
+from tuner.trial import TrialState
 
 
 class Outbox:
@@ -38,19 +39,12 @@ class Outbox:
                 .values(courier=None, courier_until=0.0)
             )
 
-    def untracked(self, study_id: int) -> list[Untracked]:
-        """The trials of which MLflow has not seen everything."""
+    def untracked(self, study_id: int, *, running: bool = True) -> list[Untracked]:
+        """The trials of which MLflow has not seen everything; those that are being trained only if asked for."""
+        asked = sa.true() if running else TrialTable.state != TrialState.RUNNING
         with self.database.read() as session:
-            rows = session.scalars(
-                sa.select(TrialTable)
-                .where(
-                    TrialTable.study_id == study_id,
-                    TrialTable.params.is_not(None),
-                    TrialTable.token > 0,
-                    TrialTable.revision != TrialTable.tracked_revision,
-                )
-                .order_by(TrialTable.number)
-            ).all()
+            waiting = sa.select(TrialTable).where(_waiting(study_id), asked)
+            rows = session.scalars(waiting.order_by(TrialTable.number)).all()
             found = []
             for row in rows:
                 reports = session.execute(
@@ -72,19 +66,36 @@ class Outbox:
                     .values(tracked_revision=revision, run_id=run_id)
                 )
 
+    def tracked_runs(self, study_id: int) -> dict[int, str]:
+        """Where MLflow keeps the trials of which it has seen something: run ids by trial number."""
+        with self.database.read() as session:
+            rows = session.execute(
+                sa.select(TrialTable.number, TrialTable.run_id).where(
+                    TrialTable.study_id == study_id, TrialTable.run_id.is_not(None)
+                )
+            )
+            return {number: str(run) for number, run in rows}
+
     def count_untracked(self, study_id: int) -> int:
         """How many trials wait to be brought to MLflow."""
         with self.database.read() as session:
-            return session.execute(
-                sa.select(sa.func.count()).where(
-                    TrialTable.study_id == study_id,
-                    TrialTable.params.is_not(None),
-                    TrialTable.token > 0,
-                    TrialTable.revision != TrialTable.tracked_revision,
-                )
-            ).scalar_one()
+            return session.execute(sa.select(sa.func.count()).where(_waiting(study_id))).scalar_one()
 
     def set_tracked(self, study_id: int, tracked: Mapping[str, Any]) -> None:
         """Remember where MLflow keeps the study, and what has been sent of it."""
         with self.database.write() as session:
             session.execute(sa.update(StudyTable).where(StudyTable.id == study_id).values(tracked=dict(tracked)))
+
+
+def _waiting(study_id: int) -> sa.ColumnElement[bool]:
+    """Whether MLflow is to be told of a trial.
+
+    It takes no metric back, so not while the trial's owner has yet to say after which epoch it goes on.
+    """
+    return sa.and_(
+        TrialTable.study_id == study_id,
+        TrialTable.params.is_not(None),
+        TrialTable.token > 0,
+        TrialTable.revision != TrialTable.tracked_revision,
+        sa.or_(TrialTable.began_after.is_not(None), TrialTable.state != TrialState.RUNNING),
+    )

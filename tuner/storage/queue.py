@@ -7,7 +7,7 @@ thought dead, its trial went to another) cannot write any more.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from tuner.errors import LeaseLost
 from tuner.storage.database import Database, now
+from tuner.storage.feed import outlines
 from tuner.storage.rows import (
     RUNNING,
     Heard,
@@ -22,7 +23,6 @@ from tuner.storage.rows import (
     Unfinished,
     epochs_spent,
     next_number,
-    read_trials,
     running_proposals,
     to_trial,
     unfinished,
@@ -32,6 +32,7 @@ from tuner.trial import Report, Trial, TrialResult, TrialState, trial_seed
 
 LEASE_SECONDS = 60.0
 MAX_ATTEMPTS = 3
+MAX_SETBACKS = 2
 
 
 class Queue:
@@ -60,9 +61,9 @@ class Queue:
             )
             trial = None if only_new else session.scalar(waiting)
             if trial is None:
-                if not (open_new and self._budget_left(session, study)):
-                    return None
                 number = next_number(session, study_id)
+                if not (open_new and self._budget_left(session, study, number)):
+                    return None
                 trial = self._new_trial(study, number, trial_seed(study.seed, number))
                 session.add(trial)
             moment = session.execute(sa.select(now())).scalar_one()
@@ -72,7 +73,39 @@ class Queue:
             trial.revision += 1
             trial.started_at, trial.lease_until = moment, moment + LEASE_SECONDS
             session.flush()
-            return Lease(to_trial(trial, {}), study_id, trial.id, trial.token)
+            values = {} if trial.began_after is not None else _values(session, trial.id)
+            return Lease(to_trial(trial, values), study_id, trial.id, trial.token)
+
+    def begin_after(self, lease: Lease, epoch: int, seconds: float = 0.0) -> Trial:
+        """Say after which epoch a trial goes on that was begun before; what it reported later was for nothing.
+
+        Until this is said, the trial's reports are those of earlier owners, and nobody may add to them.
+
+        Args:
+            lease: of a trial whose `began_after` is None.
+            epoch: the last one of which everything is at hand; 0 to begin anew.
+            seconds: what the epochs up to there took, over all attempts.
+
+        Returns:
+            The trial as it stands now.
+
+        Raises:
+            LeaseLost: the trial belongs to another worker now.
+        """
+        with self.database.write() as session:
+            trial = session.scalar(sa.select(TrialTable).where(_held(lease)).with_for_update())
+            if trial is None:
+                raise _lost(lease)
+            later = sa.and_(ReportTable.trial_id == trial.id, ReportTable.epoch > epoch)
+            session.execute(sa.delete(ReportTable).where(later))
+            kept = min(epoch, trial.epochs)
+            trial.wasted_epochs += trial.epochs - kept
+            trial.kept_seconds = min(seconds, trial.wasted_seconds)
+            trial.wasted_seconds -= trial.kept_seconds
+            trial.epochs, trial.began_after = kept, epoch
+            trial.revision += 1
+            session.flush()
+            return to_trial(trial, _values(session, trial.id))
 
     def propose(self, lease: Lease, params: Mapping[str, Any]) -> bool:
         """Write the values that the search proposes for a trial; False if another that runs has just got the same."""
@@ -111,10 +144,14 @@ class Queue:
             raise _lost(lease)
         return heard.running
 
-    def report_together(self, said: Sequence[tuple[Lease, Report]]) -> Heard:
+    def report_together(self, said: Sequence[tuple[Lease, Report]], again: bool = False) -> Heard:
         """Write what several trials of a study say, each after an epoch, in one transaction.
 
         The one write that happens at every epoch, so it is three bare statements if all are in the same epoch.
+
+        Args:
+            said: the trials and what they say.
+            again: the same was said before, and it is not known whether it was written.
         """
         lost: set[int] = set()
         with self.database.connection() as connection:
@@ -128,6 +165,9 @@ class Queue:
                 for lease, r in said
                 if lease.trial_id not in lost
             ]
+            for row in rows if again else ():
+                of = (ReportTable.trial_id == row["trial_id"], ReportTable.epoch == row["epoch"])
+                connection.execute(sa.delete(ReportTable).where(*of))
             if rows:
                 connection.execute(_NEW_REPORT, rows)
             running = connection.execute(_STATE, {"study": said[0][0].study_id}).scalar() == RUNNING
@@ -169,11 +209,45 @@ class Queue:
             )
 
     def give_back(self, lease: Lease) -> None:
-        """Return a trial to the queue: it will be started again with the same values and the same seed."""
+        """Return a trial to the queue: it goes on with the same values and the same seed, as far as it was kept."""
         with self.database.write() as session:
             trial = session.get_one(TrialTable, lease.trial_id, with_for_update=True)
             if trial.token == lease.token and trial.state == TrialState.RUNNING:
                 self._requeue(session, trial, counts=False)
+
+    def set_back(self, lease: Lease, place: str, reason: str) -> bool:
+        """Return to the queue a trial that failed for reasons that may be its worker's own.
+
+        Args:
+            lease: the trial.
+            place: the worker, by what such a failure may come from: its machine, or the device.
+            reason: what happened, in words.
+
+        Returns:
+            False, and nothing is written, if it has failed so at another place, or at this one again and again while
+            others got through: then it is the trial that fails.
+        """
+        with self.database.write() as session:
+            trial = session.get_one(TrialTable, lease.trial_id, with_for_update=True)
+            if trial.token != lease.token or trial.state != TrialState.RUNNING:
+                return True  # somebody else has it now
+            known = dict(trial.setbacks or {})
+            told = known.get(place, [])
+            if known.keys() - {place} or len(told) >= MAX_SETBACKS:
+                return False
+            trial.setbacks = {place: [*told, reason]}
+            self._requeue(session, trial, counts=False)
+            return True
+
+    def forget_setbacks(self, study_id: int, places: Collection[str]) -> None:
+        """Forget that trials failed at places of which it is known by now that they were at fault."""
+        with self.database.write() as session:
+            waiting = session.scalars(
+                sa.select(TrialTable).where(TrialTable.study_id == study_id, TrialTable.state == TrialState.WAITING)
+            ).all()
+            for trial in waiting:
+                if trial.setbacks and trial.setbacks.keys() <= set(places):
+                    trial.setbacks = None
 
     def renew(self, leases: Iterable[Lease]) -> None:
         """Extend leases from a thread that beats while training is busy; a lost one is noticed at the next report."""
@@ -185,7 +259,7 @@ class Queue:
                     .values(lease_until=now() + LEASE_SECONDS)
                 )
 
-    def reclaim(self, study_id: int, gone: Callable[[str], bool]) -> list[int]:
+    def reclaim(self, study_id: int, gone: Callable[[str], bool], *, counts: bool = True) -> list[int]:
         """Return to the queue every running trial whose worker is gone or let its lease run out.
 
         A trial that lost three workers is FAILED: it may well be what kills them.
@@ -193,6 +267,7 @@ class Queue:
         Args:
             study_id: the study.
             gone: whether the owner of this name is known to be dead, however fresh its lease.
+            counts: whether a lost worker counts against its trial.
 
         Returns:
             The numbers of the trials found.
@@ -207,8 +282,30 @@ class Queue:
             ).all()
             lost = [t for t in running if t.lease_until < moment or gone(t.owner or "")]
             for trial in lost:
-                self._requeue(session, trial, counts=True)
+                self._requeue(session, trial, counts=counts)
             return [trial.number for trial in lost]
+
+    def reclaim_everywhere(self, gone: Callable[[str], bool], *, counts: bool = True) -> dict[str, list[int]]:
+        """Reclaim the trials of every study, and read only while nobody is missing.
+
+        Args:
+            gone: whether the owner of this name is known to be dead.
+            counts: whether a lost worker counts against its trial; not if it was killed because it was told to stop.
+
+        Returns:
+            The numbers of the trials found, by study.
+        """
+        with self.database.read() as session:
+            moment = session.execute(sa.select(now())).scalar_one()
+            running = session.execute(
+                sa.select(StudyTable.id, StudyTable.name, TrialTable.owner, sa.func.min(TrialTable.lease_until))
+                .join(TrialTable, TrialTable.study_id == StudyTable.id)
+                .where(TrialTable.state == TrialState.RUNNING)
+                .group_by(StudyTable.id, StudyTable.name, TrialTable.owner)
+            ).all()
+        lost = {(study_id, name) for study_id, name, owner, until in running if until < moment or gone(owner or "")}
+        found = {name: self.reclaim(study_id, gone, counts=counts) for study_id, name in sorted(lost)}
+        return {name: numbers for name, numbers in found.items() if numbers}
 
     def retry_failed(self, study_id: int) -> None:
         """Return every FAILED trial to the queue: what made them fail may have been mended."""
@@ -217,7 +314,8 @@ class Queue:
                 sa.select(TrialTable).where(TrialTable.study_id == study_id, TrialTable.state == TrialState.FAILED)
             ).all()
             for trial in failed:
-                trial.state, trial.attempt = TrialState.WAITING, 0
+                trial.state, trial.attempt, trial.setbacks = TrialState.WAITING, 0, None
+                trial.began_after, trial.lost = None, None
                 trial.token += 1
                 trial.revision += 1
                 session.execute(sa.delete(ReportTable).where(ReportTable.trial_id == trial.id))
@@ -227,7 +325,7 @@ class Queue:
 
         Args:
             study_id: the study.
-            needed: given every trial, says which (number, seed) must still be run.
+            needed: given every trial without its reports, says which (number, seed) must still be run.
 
         Returns:
             How many trials of the study wait or run now; None when the study is not to go on.
@@ -239,7 +337,7 @@ class Queue:
             left = unfinished(session, study_id)
             if left.waiting or left.running:
                 return left
-            trials = read_trials(session, study_id, {})
+            trials = outlines(session, study_id)
             by_number = {trial.number: trial for trial in trials}
             wanted = needed(trials)
             number = next_number(session, study_id)
@@ -258,6 +356,7 @@ class Queue:
 
     @staticmethod
     def _requeue(session: Session, trial: TrialTable, *, counts: bool) -> None:
+        """Return a trial to the queue with its reports, or fail it; its time is wasted until the next owner uses it."""
         moment = session.execute(sa.select(now())).scalar_one()
         together = session.scalar(  # trials of one cohort share their worker's time
             sa.select(sa.func.count()).where(
@@ -266,19 +365,25 @@ class Queue:
                 TrialTable.state == TrialState.RUNNING,
             )
         )
-        trial.wasted_seconds += max(0.0, moment - (trial.started_at or moment)) / max(1, together or 1)
-        trial.wasted_epochs += trial.epochs
-        trial.epochs, trial.owner = 0, None
+        passed = max(0.0, moment - (trial.started_at or moment)) / max(1, together or 1)
+        trial.wasted_seconds += passed + trial.kept_seconds
+        trial.kept_seconds = 0.0
+        if counts:
+            trial.lost = [*(trial.lost or []), f"{_shown_owner(trial.owner)} in epoch {trial.epochs + 1}"]
+        trial.owner = None
         trial.token += 1
         trial.revision += 1
         if not counts:
             trial.attempt -= 1
         if counts and trial.attempt >= MAX_ATTEMPTS:
             trial.state, trial.finished_at = TrialState.FAILED, trial.started_at
-            trial.reason = f"lost {trial.attempt} workers: they died or fell silent while training it"
+            told = "; ".join(trial.lost or [])
+            trial.reason = f"lost {trial.attempt} workers, which died or fell silent while training it: {told}"
+            trial.wasted_epochs += trial.epochs
+            trial.epochs = 0
+            session.execute(sa.delete(ReportTable).where(ReportTable.trial_id == trial.id))
         else:
-            trial.state = TrialState.WAITING
-        session.execute(sa.delete(ReportTable).where(ReportTable.trial_id == trial.id))
+            trial.state, trial.began_after = TrialState.WAITING, None
 
     @staticmethod
     def _new_trial(study: StudyTable, number: int, seed: int) -> TrialTable:
@@ -293,14 +398,17 @@ class Queue:
             epochs=0,
             infeasible=False,
             lease_until=0.0,
+            began_after=0,
+            kept_seconds=0.0,
             wasted_seconds=0.0,
             wasted_epochs=0,
             tracked_revision=-1,
         )
 
-    def _budget_left(self, session: Session, study: StudyTable) -> bool:
+    def _budget_left(self, session: Session, study: StudyTable, number: int) -> bool:
+        """Whether a trial of the next number may be opened; there are at most so many, so few need not be counted."""
         search = study.document["search"]
-        if search["trials"] is not None:
+        if search["trials"] is not None and number >= search["trials"]:
             opened = session.execute(
                 sa.select(sa.func.count()).where(TrialTable.study_id == study.id, TrialTable.confirms.is_(None))
             ).scalar_one()
@@ -322,6 +430,19 @@ def _held(lease: Lease) -> sa.ColumnElement[bool]:
     return sa.and_(
         TrialTable.id == lease.trial_id, TrialTable.token == lease.token, TrialTable.state == TrialState.RUNNING
     )
+
+
+def _values(session: Session, trial_id: int) -> dict[int, float]:
+    """A trial's objective by epoch."""
+    told = sa.select(ReportTable.epoch, ReportTable.value).where(ReportTable.trial_id == trial_id)
+    return {row.epoch: row.value for row in session.execute(told.order_by(ReportTable.epoch))}
+
+
+def _shown_owner(owner: str | None) -> str:
+    """A worker as a reader knows it: its machine and its process."""
+    machine, _, process = (owner or "?").partition("|")
+    number = process.partition("|")[0]
+    return f"{machine.partition('/')[0]}, process {number}," if number else machine
 
 
 def _lost(lease: Lease) -> LeaseLost:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 from tuner.storage.tables import ReportTable, TrialTable
 from tuner.trial import Trial, TrialResult, TrialState
 
-RUNNING, STOPPED, COMPLETE, FAILED = "running", "stopped", "complete", "failed"
+RUNNING, STOPPED, COMPLETE, FAILED, PAUSED = "running", "stopped", "complete", "failed", "paused"
+INTERRUPTED, QUEUED = "interrupted", "queued"  # running, as it looks while nobody works on it
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,14 @@ class StudyRow:
 
     Attributes:
         document: the study file, complete; reads back to its StudySpec.
-        state: running, stopped, complete or failed; interrupted when it is running and nobody runs it.
+        state: running, paused, stopped, complete or failed; when it is running and nobody works on it, queued if it
+            was submitted to the workers, else interrupted.
         reason: why it failed, in words.
         active_seconds: wall-clock seconds that it has been worked on.
         facts: what is known about where it ran (versions, git commit, hash of the data).
         tracked: where MLflow keeps it, and what has been sent of it.
+        priority: the higher, the earlier workers serve it.
+        submitted: when it was submitted to the workers; None if it was not, or has left the queue.
     """
 
     id: int
@@ -38,6 +42,40 @@ class StudyRow:
     active_seconds: float
     facts: dict[str, Any] = field(default_factory=dict)
     tracked: dict[str, Any] = field(default_factory=dict)
+    priority: int = 0
+    submitted: float | None = None
+
+
+@dataclass(frozen=True)
+class WorkerRow:
+    """A worker of the service.
+
+    Attributes:
+        owner: its process, as leases name it.
+        machine: the host.
+        device: what it trains on: `cpu`, or `cuda:0` with the card's name.
+        threads: torch threads it is pinned to.
+        folder: where it was started, so where it finds the users' modules.
+        since: when it started, in seconds since 1970 on the database's clock, like `last_seen`.
+        silent: seconds since it was last seen.
+        study: the name of the study it works on now.
+        trouble: why it takes no work any more, in words.
+        refused: why it does not work on a study, by the study's name.
+        left: whether it has ended.
+    """
+
+    owner: str
+    machine: str
+    device: str
+    threads: int
+    folder: str
+    since: float
+    last_seen: float
+    silent: float
+    study: str | None
+    trouble: str | None
+    refused: Mapping[str, str]
+    left: bool
 
 
 @dataclass(frozen=True)
@@ -158,23 +196,18 @@ def next_number(session: Session, study_id: int) -> int:
     return 0 if highest is None else highest + 1
 
 
-def to_trial(row: TrialTable, values: Mapping[int, float]) -> Trial:
-    """The noun for a row, with its objective by epoch."""
+def to_outline(row: Any, values: Mapping[int, float]) -> Trial:
+    """The noun for a row, with its objective by epoch, but without what only people read."""
     state = TrialState(row.state)
     result = None
     if state.finished:
         result = TrialResult(
             state=state,
             value=row.value,
-            metrics={name: v for name, v in (row.metrics or {}).items() if v is not None},
             best_epoch=row.best_epoch,
             epochs=row.epochs,
             reason=row.reason,
             infeasible=row.infeasible,
-            config=row.config,
-            trained=row.trained,
-            seconds=row.seconds or {},
-            detail=row.detail,
         )
     return Trial(
         number=row.number,
@@ -189,5 +222,20 @@ def to_trial(row: TrialTable, values: Mapping[int, float]) -> Trial:
         token=row.token,
         started=row.started_at,
         finished=row.finished_at,
-        wasted_seconds=row.wasted_seconds,
     )
+
+
+def to_trial(row: TrialTable, values: Mapping[int, float]) -> Trial:
+    """The noun for a row, with its objective by epoch."""
+    outline = to_outline(row, values)
+    result = outline.result
+    if result is not None:
+        result = replace(
+            result,
+            metrics={name: v for name, v in (row.metrics or {}).items() if v is not None},
+            config=row.config,
+            trained=row.trained,
+            seconds=row.seconds or {},
+            detail=row.detail,
+        )
+    return replace(outline, result=result, wasted_seconds=row.wasted_seconds, began_after=row.began_after)

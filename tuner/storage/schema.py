@@ -33,7 +33,7 @@ def initialise(database: Database, also: Callable[[str], None] = lambda _: None)
     """
     if is_current(database):
         return
-    with _alone(database):
+    with one_initialiser(database):
         if is_current(database):
             return
         also(database.url)  # first: our own version, written last and in one transaction, says that all is there
@@ -71,8 +71,8 @@ def _config() -> Config:
 
 
 @contextmanager
-def _alone(database: Database) -> Iterator[None]:
-    """Hold the one lock that every initialiser of this database waits for."""
+def one_initialiser(database: Database) -> Iterator[None]:
+    """Hold the lock for which everybody waits who makes or migrates tables beside this database."""
     if database.is_sqlite:
         path = sa.make_url(database.url).database
         if not path or path == ":memory:":

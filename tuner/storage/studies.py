@@ -11,7 +11,19 @@ from sqlalchemy.orm import Session
 
 from tuner.errors import StudyNotFound, did_you_mean
 from tuner.storage.database import Database, now
-from tuner.storage.rows import COMPLETE, RUNNING, StudyRow, Summary, Unfinished, read_trials, unfinished
+from tuner.storage.feed import Feed
+from tuner.storage.rows import (
+    COMPLETE,
+    INTERRUPTED,
+    PAUSED,
+    QUEUED,
+    RUNNING,
+    StudyRow,
+    Summary,
+    Unfinished,
+    read_trials,
+    unfinished,
+)
 from tuner.storage.tables import StudyTable, TrialTable
 from tuner.trial import Trial, TrialState
 
@@ -84,21 +96,31 @@ class Studies:
                 return False
             session.execute(sa.delete(TrialTable).where(TrialTable.study_id == study_id))
             study.document, study.seed, study.state, study.reason = document, seed, RUNNING, None
+            study.submitted_at = None
             study.facts, study.tracked = dict(facts or {}), {"uid": uuid.uuid4().hex}
             return True
 
     def go_on(self, study_id: int, document: dict[str, Any]) -> None:
-        """Set a study running, with this document (its budgets may have changed)."""
-        self._update_study(study_id, document=document, state=RUNNING, reason=None)
+        """Set a study running, with this document (its budgets may have changed); one in the queue stays there."""
+        kept = sa.case((StudyTable.state.in_([RUNNING, PAUSED]), StudyTable.submitted_at), else_=None)
+        self._update_study(study_id, document=document, state=RUNNING, reason=None, submitted_at=kept)
 
     def set_state(self, study_id: int, state: str, reason: str | None = None) -> None:
         """Say where the study stands."""
         self._update_study(study_id, state=state, reason=reason)
 
-    def complete(self, study_id: int, reason: str | None = None) -> None:
-        """Call a running study complete, if nothing of it is waiting or running any more; `reason` if it is early."""
+    def complete(self, study_id: int, reason: str | None = None, believed: Mapping[str, Any] | None = None) -> None:
+        """Call a running study complete, if nothing of it is waiting or running any more.
+
+        Args:
+            study_id: the study.
+            reason: why it ends before its budget is spent.
+            believed: the document by which it is done: another one, with a larger budget, may be there by now.
+        """
         with self.database.write() as session:
-            session.get_one(StudyTable, study_id, with_for_update=True)
+            study = session.get_one(StudyTable, study_id, with_for_update=True)
+            if believed is not None and study.document != believed:
+                return
             if unfinished(session, study_id) == Unfinished(0, 0):
                 session.execute(
                     sa.update(StudyTable)
@@ -130,6 +152,10 @@ class Studies:
         with self.database.read() as session:
             return read_trials(session, study_id, known or {})
 
+    def feed(self, study_id: int) -> Feed:
+        """What changes in the trials of a study, for a worker that follows them."""
+        return Feed(self.database, study_id)
+
     def owners(self, study_id: int) -> list[str]:
         """Who works on the study's running trials."""
         with self.database.read() as session:
@@ -148,7 +174,9 @@ class Studies:
             sa.func.count().label("trials"),
             sa.func.sum(TrialTable.epochs + TrialTable.wasted_epochs).label("epochs"),
             sa.func.sum(
-                sa.func.coalesce(TrialTable.spent_seconds, TrialTable.finished_at - TrialTable.started_at, 0.0)
+                sa.func.coalesce(
+                    TrialTable.spent_seconds, TrialTable.finished_at - TrialTable.started_at, TrialTable.kept_seconds
+                )
             ).label("spent"),
             sa.func.sum(TrialTable.wasted_seconds).label("wasted"),
         )
@@ -172,8 +200,11 @@ class Studies:
             leased = sa.select(sa.func.max(TrialTable.lease_until)).where(
                 TrialTable.study_id == study.id, TrialTable.state == TrialState.RUNNING
             )
-            if max(study.courier_until, session.scalar(leased) or 0.0) < moment:
-                state = "interrupted"
+            alone = (session.scalar(leased) or 0.0) < moment
+            if alone and study.submitted_at is not None:
+                state = QUEUED
+            elif alone and study.courier_until < moment:
+                state = INTERRUPTED
         return StudyRow(
             id=study.id,
             name=study.name,
@@ -185,6 +216,8 @@ class Studies:
             active_seconds=study.active_seconds,
             facts=study.facts,
             tracked=study.tracked,
+            priority=study.priority,
+            submitted=study.submitted_at,
         )
 
     def _update_study(self, study_id: int, **values: Any) -> None:

@@ -11,7 +11,10 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 class Base(DeclarativeBase):
     """Base of the tables."""
 
-    type_annotation_map = {dict[str, Any]: JSON(none_as_null=True)}  # noqa: RUF012 - SQLAlchemy's own convention
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own convention
+        dict[str, Any]: JSON(none_as_null=True),
+        list[str]: JSON(none_as_null=True),
+    }
 
 
 class StudyTable(Base):
@@ -32,9 +35,14 @@ class StudyTable(Base):
     courier: Mapped[str | None] = mapped_column(String(200))
     courier_until: Mapped[float] = mapped_column(Float, default=0.0)
 
+    priority: Mapped[int] = mapped_column(Integer, default=0)
+    submitted_at: Mapped[float | None] = mapped_column(Float)
+    served_at: Mapped[float] = mapped_column(Float, default=0.0)
+    active_at: Mapped[float] = mapped_column(Float, default=0.0)
+
 
 class TrialTable(Base):
-    """A trial: its values, who owns it, and how it ended."""
+    """A trial: its values, who owns it, and how it ended. `setbacks`: by place, why it failed there and went back."""
 
     __tablename__ = "tuner_trial"
     __table_args__ = (
@@ -55,6 +63,9 @@ class TrialTable(Base):
     token: Mapped[int] = mapped_column(Integer, default=0)
     lease_until: Mapped[float] = mapped_column(Float, default=0.0)
     attempt: Mapped[int] = mapped_column(Integer, default=0)
+    began_after: Mapped[int | None] = mapped_column(Integer, default=0)
+    lost: Mapped[list[str] | None]
+    setbacks: Mapped[dict[str, Any] | None]
 
     value: Mapped[float | None] = mapped_column(Float)
     metrics: Mapped[dict[str, Any] | None]
@@ -67,6 +78,7 @@ class TrialTable(Base):
     seconds: Mapped[dict[str, Any] | None]
     trained: Mapped[str | None] = mapped_column(Text)
     spent_seconds: Mapped[float | None] = mapped_column(Float)
+    kept_seconds: Mapped[float] = mapped_column(Float, default=0.0)
     wasted_seconds: Mapped[float] = mapped_column(Float, default=0.0)
     wasted_epochs: Mapped[int] = mapped_column(Integer, default=0)
     started_at: Mapped[float | None] = mapped_column(Float)
@@ -86,3 +98,22 @@ class ReportTable(Base):
     value: Mapped[float] = mapped_column(Float)
     metrics: Mapped[dict[str, Any]]
     at: Mapped[float] = mapped_column(Float)
+
+
+class WorkerTable(Base):
+    """A worker of the service: where it works, since when, on which study, and what keeps it from working."""
+
+    __tablename__ = "tuner_worker"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    owner: Mapped[str] = mapped_column(String(200), unique=True)
+    machine: Mapped[str] = mapped_column(String(200))
+    device: Mapped[str] = mapped_column(String(100))
+    threads: Mapped[int] = mapped_column(Integer)
+    folder: Mapped[str] = mapped_column(Text)
+    since: Mapped[float] = mapped_column(Float)
+    last_seen: Mapped[float] = mapped_column(Float)
+    study_id: Mapped[int | None] = mapped_column(ForeignKey("tuner_study.id", ondelete="SET NULL"))
+    trouble: Mapped[str | None] = mapped_column(Text)
+    refused: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    left_at: Mapped[float | None] = mapped_column(Float)

@@ -1,12 +1,15 @@
 """Studies and trials as MLflow runs, written through the client in batches.
 
 Every write may be repeated: run ids are found again by tag, and MLflow itself drops a metric that it has already got
-(same key, step, timestamp and value). So what could not be sent is simply sent again, and arrives once.
+(same key, step, timestamp and value). So what could not be sent is simply sent again, and arrives once. Only making a
+run is not repeated blindly: one whose answer was lost may be there, so after an error `open` looks for it first.
 """
 
 from __future__ import annotations
 
 import math
+import os
+import posixpath
 import re
 import tempfile
 import time
@@ -21,6 +24,7 @@ from mlflow.exceptions import MlflowException
 
 from tuner.errors import TrackingRefused, TrackingUnavailable
 from tuner.home import shown
+from tuner.tracking.experiments import find_or_create_experiment
 from tuner.tracking.local_store import create_local_store
 from tuner.trial import Objective, Trial, TrialState
 
@@ -34,7 +38,7 @@ _STATUS = {
 }
 _MAX_PARAM, _MAX_TAG, _BATCH = 6000, 8000, 1000
 PARENT, STUDY, UID = "mlflow.parentRunId", "tuner.study", "tuner.uid"
-NUMBER, TOKEN = "tuner.trial", "tuner.token"
+NUMBER, TOKEN, STATE = "tuner.trial", "tuner.token", "tuner.state"
 _REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST")
 
 
@@ -48,7 +52,8 @@ class MLflowTracker:
         objective: named in tags, and logged as `best_…`.
         uid: tells this study from others of its name on the same server; by default the name.
 
-    Every method raises TrackingUnavailable when MLflow does not answer; nothing is lost by calling it again.
+    Every method raises TrackingUnavailable when MLflow does not answer; nothing is lost by opening another tracker and
+    calling it again.
     """
 
     def __init__(self, uri: str, artifacts: Path, study: str, objective: Objective, uid: str | None = None) -> None:
@@ -60,6 +65,7 @@ class MLflowTracker:
         self._experiment = ""
         self._parent = ""
         self._runs: dict[int, str] = {}
+        self._known: set[str] = set()  # runs of trials that were there when it was opened, deleted ones, too
         self._described: set[str] = set()  # runs that have their params for sure; sending them again changes nothing
         self._sent: dict[str, int] = {}  # by run: the last epoch that it has for sure
         self._tokens: dict[str, str] = {}  # by run: the token of the attempt whose metrics it holds
@@ -70,22 +76,34 @@ class MLflowTracker:
     def open(self, tags: Mapping[str, str], params: Mapping[str, Any], known_run: str | None = None) -> str:
         """Create the parent run, or find it again and set it running; return its id."""
         with self._mapped():
-            self._experiment = self._find_or_create_experiment()
+            self._experiment = find_or_create_experiment(self._client, self.uri, self._artifacts, self.study)
             parent = known_run if known_run and self._exists(known_run) else self._find_parent()
             if parent is None:
-                parent = self._client.create_run(
-                    self._experiment,
-                    run_name=self.study,
-                    tags={STUDY: self.study, UID: self.uid, "tuner.kind": "study"},
-                ).info.run_id
+                mine = {STUDY: self.study, UID: self.uid, "tuner.kind": "study"}
+                with _without_retries():
+                    run = self._client.create_run(self._experiment, run_name=self.study, tags=mine)
+                parent = str(run.info.run_id)
             self._parent = parent
             self._client.update_run(parent, status="RUNNING")
-            self._log_params(parent, params)
-            self._client.log_batch(parent, tags=[RunTag(key, value[:_MAX_TAG]) for key, value in tags.items()])
-            for run in self._children():
-                self._runs.setdefault(int(run.data.tags[NUMBER]), run.info.run_id)
-                self._tokens[run.info.run_id] = run.data.tags[TOKEN]
+            self._log(parent, [], tags, params)
+            self._know_children()
             return parent
+
+    def missing(self, runs: Mapping[int, str]) -> list[int]:
+        """Which of these trials (their runs by number) MLflow did not have when it was opened: it was set up anew."""
+        return [number for number, run in runs.items() if run not in self._known]
+
+    def _know_children(self) -> None:
+        """Learn the trials' runs, and delete those that are there twice: the first one's answer had been lost."""
+        for run in sorted(self._children(), key=lambda run: STATE not in run.data.tags):  # written ones come first
+            self._known.add(run.info.run_id)
+            if run.info.lifecycle_stage != "active":
+                continue
+            number, token = int(run.data.tags[NUMBER]), run.data.tags[TOKEN]
+            if self._runs.setdefault(number, run.info.run_id) == run.info.run_id:
+                self._tokens[run.info.run_id] = token
+            elif STATE not in run.data.tags:
+                self._client.delete_run(run.info.run_id)
 
     def write(
         self,
@@ -97,13 +115,13 @@ class MLflowTracker:
         """Bring one trial up to date; return its run's id, or None when it has none.
 
         A trial that went back to the queue is KILLED until somebody takes it again; then it gets a new run, because
-        metrics cannot be taken back from the old one, which is deleted.
+        metrics cannot be taken back from the old one, which is deleted. The epochs that it goes on after are in both.
         """
         with self._mapped():
             run = self._runs.get(trial.number) or known_run
             if trial.state is TrialState.WAITING:
                 if run is not None:
-                    self._log(run, [], {"tuner.state": trial.state.value, "tuner.reason": "back in the queue"})
+                    self._log(run, [], {STATE: trial.state.value, "tuner.reason": "back in the queue"})
                     self._client.set_terminated(run, "KILLED")
                 return run
             if run is not None and self._tokens.get(run) != str(trial.token):
@@ -112,9 +130,7 @@ class MLflowTracker:
                 run = None
             if run is None:
                 run = self._runs[trial.number] = self._create_child(trial)
-            if run not in self._described:
-                self._log_params(run, {**(trial.params or {}), "seed_everything": trial.seed})
-                self._described.add(run)
+            params = {} if run in self._described else {**(trial.params or {}), "seed_everything": trial.seed}
             metrics = [
                 Metric(_legal(name), value, int(at * 1000), epoch)
                 for epoch, at, values in reports
@@ -122,9 +138,11 @@ class MLflowTracker:
                 for name, value in values.items()
                 if value is not None and math.isfinite(value)
             ]
-            tags = {**(extra_tags or {}), "tuner.state": trial.state.value}
+            tags = {**(extra_tags or {}), STATE: trial.state.value}
             if trial.attempt > 1:
                 tags["tuner.attempts"] = str(trial.attempt)
+            if trial.began_after:
+                tags["tuner.began_after"] = str(trial.began_after)
             if trial.result is not None:
                 result, ended = trial.result, int((trial.finished or 0) * 1000)
                 if result.reason:
@@ -137,7 +155,8 @@ class MLflowTracker:
                 best |= {"best_epoch": float(result.best_epoch or 0), "epochs": float(result.epochs)}
                 best |= {f"seconds_{phase}": seconds for phase, seconds in result.seconds.items()}
                 metrics += [Metric(_legal(n), v, ended, 0) for n, v in best.items() if math.isfinite(v)]
-            self._log(run, metrics, tags)
+            self._log(run, metrics, tags, params)
+            self._described.add(run)
             self._sent[run] = reports[-1][0] if reports else 0
             if trial.result is not None:
                 self._client.set_terminated(run, RunStatus.to_string(_STATUS[trial.state]), ended)
@@ -172,26 +191,6 @@ class MLflowTracker:
             self._log(self._parent, numbers, tags)
             self._client.set_terminated(self._parent, status)
 
-    def _find_or_create_experiment(self) -> str:
-        found = self._client.get_experiment_by_name(self.study)
-        if found is not None and found.lifecycle_stage != "deleted":
-            return str(found.experiment_id)
-        if found is not None:
-            raise TrackingUnavailable(
-                f"MLflow's experiment {self.study!r} was deleted there. Restore it, or give the study another name."
-            )
-        local = self.uri.startswith(("sqlite:", "postgresql", "mysql", "file:")) or "://" not in self.uri
-        location = self._artifacts.as_uri() + "/" + self.study if local else None
-        try:
-            # The kind makes MLflow's UI show charts of training runs first, not traces of language models.
-            kind = {"mlflow.experimentKind": "custom_model_development"}
-            return str(self._client.create_experiment(self.study, artifact_location=location, tags=kind))
-        except MlflowException as error:
-            found = self._client.get_experiment_by_name(self.study)
-            if found is None or error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            return str(found.experiment_id)
-
     def _exists(self, run_id: str) -> bool:
         try:
             return bool(self._client.get_run(run_id).info.lifecycle_stage == "active")
@@ -211,7 +210,7 @@ class MLflowTracker:
             page = self._client.search_runs(
                 [self._experiment],
                 f"tags.`{NUMBER}` != '' and tags.`{UID}` = '{self.uid}'",
-                ViewType.ACTIVE_ONLY,
+                ViewType.ALL,
                 5000,
                 page_token=token,
             )
@@ -225,32 +224,35 @@ class MLflowTracker:
         if trial.confirms is not None:
             above = self._runs.get(trial.confirms, self._parent)
             name = f"trial-{trial.confirms:04d}-seed-{trial.seed}"
-        run = self._client.create_run(
-            self._experiment,
-            start_time=int((trial.started or 0) * 1000),
-            run_name=name,
-            tags={
-                PARENT: above,
-                STUDY: self.study,
-                UID: self.uid,
-                NUMBER: str(trial.number),
-                TOKEN: str(trial.token),
-                "tuner.kind": "trial" if trial.confirms is None else "confirmation",
-                "tuner.objective": f"{self.objective.direction} {self.objective.metric}",
-            },
-        ).info.run_id
+        tags = {
+            PARENT: above,
+            STUDY: self.study,
+            UID: self.uid,
+            NUMBER: str(trial.number),
+            TOKEN: str(trial.token),
+            "tuner.kind": "trial" if trial.confirms is None else "confirmation",
+            "tuner.objective": f"{self.objective.direction} {self.objective.metric}",
+        }
+        started = int((trial.started or 0) * 1000)
+        with _without_retries():
+            run = self._client.create_run(self._experiment, start_time=started, run_name=name, tags=tags).info.run_id
         self._tokens[str(run)] = str(trial.token)
         return str(run)
 
-    def _log_params(self, run: str, params: Mapping[str, Any]) -> None:
-        self._client.log_batch(
-            run, params=[Param(_legal(name), str(value)[:_MAX_PARAM]) for name, value in params.items()]
-        )
-
-    def _log(self, run: str, metrics: Sequence[Metric], tags: Mapping[str, str]) -> None:
+    def _log(
+        self, run: str, metrics: Sequence[Metric], tags: Mapping[str, str], params: Mapping[str, Any] | None = None
+    ) -> None:
+        """Send all that there is at once, or as few batches as MLflow takes."""
         told = [RunTag(name, value[:_MAX_TAG]) for name, value in tags.items()]
+        given = [Param(_legal(name), str(value)[:_MAX_PARAM]) for name, value in (params or {}).items()]
         for start in range(0, max(len(metrics), 1), _BATCH):
-            self._client.log_batch(run, metrics=metrics[start : start + _BATCH], tags=told if start == 0 else [])
+            first = start == 0
+            self._client.log_batch(
+                run,
+                metrics=metrics[start : start + _BATCH],
+                tags=told if first else [],
+                params=given if first else [],
+            )
 
     @contextmanager
     def _mapped(self) -> Iterator[None]:
@@ -265,6 +267,22 @@ class MLflowTracker:
             raise TrackingUnavailable(f"MLflow at {shown(self.uri)} does not answer: {reason}") from error
 
 
+@contextmanager
+def _without_retries() -> Iterator[None]:
+    """Keep MLflow from asking again by itself: a request whose answer is late would be answered twice."""
+    name = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+    before = os.environ.get(name)
+    os.environ[name] = "0"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
 def _legal(name: str) -> str:
-    """A metric's or parameter's name as MLflow takes it: letters, digits and `_-./: `, at most 250 of them."""
-    return re.sub(r"[^\w\-./: ]", "_", name)[:250]
+    """A metric's or parameter's name as MLflow takes it: letters, digits and `_-./: `; no path that climbs."""
+    taken = re.sub(r"[^\w\-./: ]", "_", name)[:250]
+    return posixpath.normpath(f"/{taken}").strip("/") or "_"

@@ -172,7 +172,7 @@ class Blueprint(LightningCLI):
 
 def quiet_lightning() -> None:
     """Silence Lightning's banners; its warnings still come."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
+    for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):  # MLflow makes it log under the last
         logging.getLogger(name).setLevel(logging.ERROR)
     # Lightning's own use of what torch has deprecated: nothing a user could do about it.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)

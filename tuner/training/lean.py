@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from tuner.errors import TrialInterrupted
 from tuner.training.batches import gathered
 from tuner.training.borrowed import (
     RunningStage,
@@ -26,7 +27,7 @@ from tuner.training.optimisation import Optimisation
 from tuner.training.plain import marks
 from tuner.training.recorder import Recorder
 from tuner.training.settings import Settings
-from tuner.training.snapshot import Snapshot, SnapshotUnusable, go_on_from, snapshot_of
+from tuner.training.snapshot import Snapshot, SnapshotUnusable, go_on_from, snapshot_of, trained_by
 from tuner.training.stand_in import NotLean, StandIn
 from tuner.training.validation import Validation, taken, usable
 
@@ -155,7 +156,9 @@ class Lean:
             while not self.done():
                 self._epoch()
                 if keep_snapshot is not None and not self.done():
-                    keep_snapshot(partial(snapshot_of, self, fresh))
+                    keep_snapshot(partial(snapshot_of, self, fresh, trained_by("lean", snapshot)))
+                if self.observer.stopping and not self.done():
+                    raise TrialInterrupted("the study is being stopped")
             self.hooks.call("on_train_end")
 
     def _start(self) -> None:

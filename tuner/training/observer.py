@@ -33,6 +33,8 @@ class Observer(L.Callback):
         pruned: whether the answer to a report was to prune.
         reason: why the trial ended before its last epoch, or None.
         report_seconds: time spent in `on_report`.
+        earlier_seconds: what the epochs took that another run has trained.
+        stopping: whether the answer to a report was to stop after the epoch.
     """
 
     # Lightning does not enter a hook that is not callable; for steps of a millisecond the empty ones would be 3 %.
@@ -63,7 +65,8 @@ class Observer(L.Callback):
         self.epochs = 0
         self.pruned = False
         self.reason: str | None = None
-        self.report_seconds = 0.0
+        self.report_seconds = self.earlier_seconds = 0.0
+        self.stopping = False
         self._began = time.perf_counter()
         self._validated: tuple[float, dict[str, float]] | None = None  # the best validation of this epoch
         self._at_validation: dict[str, float] = {}  # every metric as it stood at the latest validation
@@ -104,6 +107,7 @@ class Observer(L.Callback):
         self.report_seconds += time.perf_counter() - started
         if verdict is Verdict.GIVE_BACK:
             raise TrialInterrupted("asked to stop")
+        self.stopping = verdict is Verdict.STOP
         if verdict is Verdict.PRUNE:
             self.pruned, self.reason = True, f"pruned at epoch {report.epoch}: other trials were better there"
         elif verdict is Verdict.HALT:
@@ -136,12 +140,16 @@ class Observer(L.Callback):
     def remember(self) -> dict[str, Any]:
         """What it knows between two epochs. Lightning would write a `state_dict` into a user's files."""
         best, last = (None if report is None else vars(report) for report in (self.best, self.last))
-        return {"best": best, "last": last, "weights": self.weights, "epochs": self.epochs, "reason": self.reason}
+        seconds = time.perf_counter() - self._began
+        known = {"weights": self.weights, "epochs": self.epochs, "reason": self.reason, "seconds": seconds}
+        return {"best": best, "last": last, **known}
 
     def recall(self, state: Mapping[str, Any]) -> None:
         """Go on from what another observer remembers."""
         self.best, self.last = (None if state[key] is None else Report(**state[key]) for key in ("best", "last"))
         self.weights, self.epochs, self.reason = state["weights"], state["epochs"], state["reason"]
+        self.earlier_seconds = state["seconds"]
+        self._began -= self.earlier_seconds
 
 
 def _kept(entry: Any) -> Any:

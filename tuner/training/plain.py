@@ -41,6 +41,12 @@ def restore(module: nn.Module, attributes: list[tuple[str, str, Any]]) -> None:
             owner[name] = value
 
 
+def marks_of(owner: object) -> Mapping[str, bytes] | None:
+    """Mark the attributes of an object that is no module, or None if they are more than plain values."""
+    found = vars(owner)
+    return {name: _mark(value) for name, value in found.items()} if all(map(_is_plain, found.values())) else None
+
+
 def _plain(module: nn.Module) -> Iterator[tuple[str, str, Any]]:
     for path, owner in module.named_modules():
         for name, value in vars(owner).items():

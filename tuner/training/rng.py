@@ -9,18 +9,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 State = Mapping[str, Any]
 
 
 def random_state() -> dict[str, Any]:
     """The state of the global generators of torch, numpy and Python; `torch.load(weights_only=True)` can read it."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
-    return {
-        "torch": torch.get_rng_state(),
-        "numpy": (kind, np.asarray(keys).tolist(), position, has_gauss, gauss),
-        "python": random.getstate(),
-    }
+    return plain_state(torch.get_rng_state(), random.getstate(), np.random.get_state(legacy=True))
+
+
+def plain_state(of_torch: Tensor, of_python: Any, of_numpy: Any) -> dict[str, Any]:
+    """States as the generators themselves give them, as plain values."""
+    kind, keys, position, has_gauss, gauss = of_numpy
+    numpy = (kind, np.asarray(keys).tolist(), position, has_gauss, gauss)
+    return {"torch": of_torch, "numpy": numpy, "python": of_python}
 
 
 def restore_random(state: State) -> None:

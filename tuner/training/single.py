@@ -15,17 +15,20 @@ import lightning as L
 import torch
 
 from tuner.errors import StudyStopped, TrialFailed, TrialInterrupted, TrialOutOfMemory
+from tuner.training.between import BetweenEpochs
 from tuner.training.blueprint import Blueprint, Parts
 from tuner.training.borrowed import SIGTERMException
 from tuner.training.checkpoint import checkpoint_of
 from tuner.training.covered import uncovered
+from tuner.training.fault import fault_of
 from tuner.training.interruption import noticing_sigterm
 from tuner.training.lean import Lean
 from tuner.training.observer import Observer
+from tuner.training.plain import Marks, marks
 from tuner.training.rng import random_state, restore_random
 from tuner.training.settings import Settings
 from tuner.training.shadow import disagreement
-from tuner.training.snapshot import Snapshot, SnapshotUnusable, known_epochs
+from tuner.training.snapshot import Snapshot, SnapshotUnusable, go_on_from, known_epochs, trained_by
 from tuner.training.stand_in import NotLean
 from tuner.trial import Objective, OnReport, Report, TrialResult, TrialState, Verdict
 
@@ -40,7 +43,10 @@ KeepWeights = Callable[[TrialResult], Path | None]
 """Given a complete result, says where to save its weights, or None when others are better."""
 
 KeepSnapshot = Callable[[Callable[[], dict[str, Any]]], None]
-"""Called after an epoch with what makes a snapshot, which it may call, write down, or leave alone."""
+"""Called after an epoch with what makes a snapshot, which it may call, write down, or leave alone.
+
+Who gives one also looks after SIGTERM.
+"""
 
 
 @dataclass
@@ -49,6 +55,7 @@ class Run:
 
     Attributes:
         began: when training began, the trial being built.
+        snapshot: where it goes on from.
         trained: who trains it, and why.
         save: writes a Lightning checkpoint of the module as it is.
     """
@@ -56,6 +63,7 @@ class Run:
     config: Mapping[str, Any]
     observer: Observer
     began: float
+    snapshot: Snapshot | None = None
     parts: Parts | None = None
     trained: str | None = None
     save: Callable[[Path], None] | None = None
@@ -73,12 +81,14 @@ class Begun:
 
     Attributes:
         run: what is known of it.
-        lean: its loop, before the first epoch.
+        lean: its loop, before the first epoch, or the first after a snapshot.
+        fresh: the module's plain attributes before the first epoch.
         seconds: what building it took.
     """
 
     run: Run
     lean: Lean
+    fresh: Marks
     seconds: float
 
     @property
@@ -132,7 +142,7 @@ class SingleTraining:
             on_report: told of every epoch; answers whether to go on.
             keep_weights: asked when the trial is complete.
             snapshot: where an interrupted run of this configuration was; its epochs are not reported again.
-            keep_snapshot: called after every epoch but the last; not by the Trainer.
+            keep_snapshot: called after every epoch but the last.
 
         Returns:
             The result; a trial that diverges or runs out of memory is PRUNED and infeasible, one whose code raises
@@ -141,6 +151,7 @@ class SingleTraining:
         Raises:
             TrialInterrupted: somebody asked to stop.
             StudyStopped: the study itself is wrong (the objective's metric is not logged).
+            SnapshotUnusable: the snapshot does not fit the trial, or who trains it now.
         """
         unreported: list[Exception] = []
 
@@ -153,11 +164,11 @@ class SingleTraining:
 
         started = time.perf_counter()
         observer = Observer(self.objective, self.patience, reported, self.interrupted, known_epochs(snapshot))
-        run = Run(config, observer, started)
+        run = Run(config, observer, started, snapshot)
         try:
-            self._run(run, snapshot, keep_snapshot)
+            self._run(run, keep_snapshot)
             outcome: dict[str, Any] = _finished(run.observer)
-        except (TrialInterrupted, StudyStopped):
+        except (TrialInterrupted, StudyStopped, SnapshotUnusable):
             raise
         except SIGTERMException as error:
             raise TrialInterrupted("asked to stop") from error
@@ -171,25 +182,40 @@ class SingleTraining:
             **outcome,
             epochs=run.observer.epochs,
             config=run.parts.config if run.parts else dict(config),
-            trained=run.trained,
-            seconds={"build": run.began - started, "train": ended - run.began - reporting, "report": reporting},
+            trained=None if run.trained is None else trained_by(run.trained, run.snapshot),
+            seconds={
+                "build": run.began - started,
+                "train": ended - run.began - reporting + run.observer.earlier_seconds,
+                "report": reporting,
+            },
         )
         return _saved(run, result, keep_weights(result)) if result.state is TrialState.COMPLETE else result
 
-    def begin(self, config: Mapping[str, Any]) -> Begun:
+    def begin(self, config: Mapping[str, Any], snapshot: Snapshot | None = None) -> Begun:
         """Build a trial and begin its lean loop, for whoever makes the steps himself.
+
+        Args:
+            config: as `train` takes it.
+            snapshot: where an interrupted run of this configuration was.
 
         Raises:
             NotLean: the lean loop does not cover it.
+            SnapshotUnusable: the snapshot does not fit it.
         """
         started = time.perf_counter()
-        run = Run(config, Observer(self.objective, self.patience, lambda _: Verdict.GO_ON, self.interrupted), started)
+        observer = Observer(
+            self.objective, self.patience, lambda _: Verdict.GO_ON, self.interrupted, known_epochs(snapshot)
+        )
+        run = Run(config, observer, started, snapshot)
         run.parts = self.blueprint.parts(config)
         if (reason := self._against_lean(run)) is not None:
             raise NotLean(reason)
         loop = self._lean(run)
         loop.begin()
-        return Begun(run, loop, time.perf_counter() - started)
+        fresh = marks(loop.module)
+        if snapshot is not None:
+            go_on_from(loop, snapshot)
+        return Begun(run, loop, fresh, time.perf_counter() - started)
 
     def ended(
         self, begun: Begun, error: Exception | None, seconds: float, trained: str, keep_weights: KeepWeights
@@ -234,31 +260,31 @@ class SingleTraining:
         reason = uncovered(parts.module, parts.datamodule, parts.arguments)
         return reason or disagreement(self.blueprint, run.config, parts)
 
-    def _run(self, run: Run, snapshot: Snapshot | None, keep_snapshot: KeepSnapshot | None) -> None:
+    def _run(self, run: Run, keep_snapshot: KeepSnapshot | None) -> None:
         """Build the trial and train it by whoever may."""
         random = random_state()
         run.parts = self.blueprint.parts(run.config)
         if self.mode == "lightning":
-            return self._run_lightning(run, "lightning")
+            return self._run_lightning(run, "lightning", keep_snapshot)
         reason = self._against_lean(run)
-        while reason is None:
+        if reason is None:
             try:
-                return self._run_lean(run, snapshot, keep_snapshot)
-            except SnapshotUnusable as error:
-                log.warning("a trial starts anew, since its snapshot cannot be used: %s", error)
-                snapshot = None
+                return self._run_lean(run, keep_snapshot)
             except NotLean as refused:
                 reason = str(refused)
-            run.observer = run.observer.anew()
+            run.snapshot, run.observer = None, run.observer.anew()
             restore_random(random)
             run.parts = self.blueprint.parts(run.config)
-        return self._run_lightning(run, f"lightning: {reason}")
+        return self._run_lightning(run, f"lightning: {reason}", keep_snapshot)
 
-    def _run_lean(self, run: Run, snapshot: Snapshot | None, keep_snapshot: KeepSnapshot | None) -> None:
+    def _run_lean(self, run: Run, keep_snapshot: KeepSnapshot | None) -> None:
         loop = self._lean(run)
+        if keep_snapshot is not None:
+            loop.fit(run.snapshot, keep_snapshot)
+            return
         with noticing_sigterm() as terminated:
             run.observer.interrupted = lambda: self.interrupted() or terminated()
-            loop.fit(snapshot, keep_snapshot)
+            loop.fit(run.snapshot)
 
     def _lean(self, run: Run) -> Lean:
         parts = _built(run)
@@ -271,9 +297,11 @@ class SingleTraining:
         run.begin("lean", save)
         return loop
 
-    def _run_lightning(self, run: Run, why: str) -> None:
+    def _run_lightning(self, run: Run, why: str, keep_snapshot: KeepSnapshot | None) -> None:
         parts = _built(run)
+        between = BetweenEpochs(run.observer, trained_by(why, run.snapshot), run.snapshot, keep_snapshot)
         trainer = self.blueprint.trainer_for(run.config, [run.observer])
+        trainer.callbacks.insert(0, between)  # type: ignore[attr-defined]  # no other one has begun the next epoch then
         run.begin(why, lambda path: trainer.save_checkpoint(path, weights_only=True))
         trainer.fit(parts.module, datamodule=parts.datamodule)
 
@@ -323,6 +351,7 @@ def _failure(error: Exception) -> dict[str, Any]:
             "state": TrialState.FAILED,
             "reason": f"{type(error).__name__}: {error}{_place(error)}",
             "detail": "".join(traceback.format_exception(error)),
+            "fault": fault_of(error),
         }
     if isinstance(told, TrialOutOfMemory):
         gc.collect()

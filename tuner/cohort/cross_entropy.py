@@ -1,0 +1,68 @@
+"""Cross-entropy of classes by their numbers, with a third of the operations that torch's takes under vmap.
+
+vmap has no rule for torch's own kernel, and takes it apart into comparisons, selections and scatters of whole matrices.
+"""
+
+# Shapes: N = samples, C = classes.
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+IGNORED = -100
+"""Torch's default for `ignore_index`: samples of this class do not count."""
+
+
+def takes(logits: Any, target: Any, options: dict[str, Any]) -> bool:
+    """Whether `mean_cross_entropy` does what `F.cross_entropy` would with these arguments."""
+    return (
+        isinstance(logits, Tensor)
+        and isinstance(target, Tensor)
+        and (logits.dim(), target.dim()) == (2, 1)
+        and target.dtype == torch.int64
+        and options.get("weight") is None
+        and options.get("size_average") is None
+        and options.get("reduce") is None
+        and options.get("reduction", "mean") == "mean"
+        and options.get("ignore_index", IGNORED) == IGNORED
+        and not options.get("label_smoothing", 0.0)
+    )
+
+
+def mean_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """The mean over the samples that count.
+
+    Args:
+        logits: shape (N, C).
+        target: classes, shape (N,).
+    """
+    loss: Tensor = _MeanCrossEntropy.apply(logits, target)[0]  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _MeanCrossEntropy(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(logits: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        log_p = F.log_softmax(logits, dim=1)
+        counts = target != IGNORED
+        index = torch.where(counts, target, 0).unsqueeze(1)
+        number = counts.sum().to(logits.dtype)
+        loss = -torch.where(counts, log_p.gather(1, index).squeeze(1), 0.0).sum() / number
+        return loss, log_p, index, counts, number
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: tuple[Tensor, ...]) -> None:  # noqa: ARG004 - torch's names
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(*output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor, None]:
+        log_p, index, counts, number = ctx.saved_tensors
+        share = (counts * (gradient / number)).unsqueeze(1)
+        return (log_p.exp() * share).scatter_add(1, index, -share), None

@@ -1,0 +1,42 @@
+"""The MLflow experiment of a study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mlflow
+from mlflow.exceptions import MlflowException
+
+from tuner.errors import TrackingUnavailable
+
+
+def find_or_create_experiment(client: mlflow.MlflowClient, uri: str, artifacts: Path, study: str) -> str:
+    """The id of a study's experiment, which has the study's name.
+
+    Args:
+        client: of MLflow.
+        uri: its tracking URI.
+        artifacts: where artifacts go when the URI is a database; a server has its own place.
+        study: the study's name.
+
+    Raises:
+        TrackingUnavailable: it was deleted in MLflow.
+    """
+    found = client.get_experiment_by_name(study)
+    if found is not None and found.lifecycle_stage != "deleted":
+        return str(found.experiment_id)
+    if found is not None:
+        raise TrackingUnavailable(
+            f"MLflow's experiment {study!r} was deleted there. Restore it, or give the study another name."
+        )
+    local = uri.startswith(("sqlite:", "postgresql", "mysql", "file:")) or "://" not in uri
+    location = artifacts.as_uri() + "/" + study if local else None
+    try:
+        # The kind makes MLflow's UI show charts of training runs first, not traces of language models.
+        kind = {"mlflow.experimentKind": "custom_model_development"}
+        return str(client.create_experiment(study, artifact_location=location, tags=kind))
+    except MlflowException as error:
+        found = client.get_experiment_by_name(study)
+        if found is None or error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return str(found.experiment_id)
