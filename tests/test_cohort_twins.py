@@ -123,6 +123,14 @@ def test_second_derivatives_of_batch_normalisation_are_refused_and_not_guessed()
         torch.func.grad(lambda x: torch.func.grad(scored)(x).sum())(torch.randn(6, 4))
 
 
+def test_second_derivatives_of_cross_entropy_are_refused_and_not_guessed() -> None:
+    def scored(logits: Tensor) -> Tensor:
+        return mean_cross_entropy(logits, torch.arange(4))
+
+    with pytest.raises(NotImplementedError):
+        torch.func.grad(lambda logits: torch.func.grad(scored)(logits).sum())(torch.randn(4, 5))
+
+
 def of_each_slice(function: Any, *given: Tensor) -> tuple[Any, Tensor]:
     """The gradients of all arguments, and the result, of all slices at once."""
 

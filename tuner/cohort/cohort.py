@@ -159,13 +159,21 @@ class Cohort:
         for one in self.going:
             with one.alone():
                 one.lean.begin_epoch()
-        self._train_batches()
-        due = [one for one in self._healthy() if one.lean.is_validated()]
+        steps = self._train_batches()
+        due: set[Slice] = set()
+        for one in self._healthy():
+            with one.alone():
+                one.lean.stepped(0 if one.lean.optimisation.schedules_steps else steps)
+                if one.lean.is_validated():
+                    one.lean.begin_validation()
+                    due.add(one)
         if due:
-            self._validate(due)
+            self._validate([one for one in self.slices if one in due])
         said: dict[Slice, Report] = {}
         for one in self._healthy():
             with one.alone():
+                if one in due:
+                    one.lean.end_validation()
                 one.lean.end_batches()
                 if (report := one.observer.drafted(one.lean.trainer)) is not None:
                     said[one] = report
@@ -186,9 +194,10 @@ class Cohort:
         """The slices that are being trained and have raised nothing."""
         return [one for one in self.slices if one.healthy]
 
-    def _train_batches(self) -> None:
+    def _train_batches(self) -> int:
+        """Train an epoch's batches; how many those were."""
         if not self._healthy():
-            return
+            return 0
         self.template.like(self._healthy()[0].module)
         self._look()
         count = self._healthy()[0].lean.trainer.num_training_batches
@@ -216,9 +225,7 @@ class Cohort:
                 self.descent.refresh()
         self._scatter(self.training)
         self._record("training_step", logged)
-        for one in self._healthy():
-            with one.alone():
-                one.lean.stepped(0 if one in stepwise else len(logged))
+        return len(logged)
 
     def _weigh(self, out: Outcome, seconds: float) -> None:
         """Note how long a recorded step takes; give up if the slices would be as fast one by one."""
@@ -239,19 +246,11 @@ class Cohort:
                 raise self.slower
 
     def _validate(self, due: Sequence[Slice]) -> None:
-        """Validate slices, in one pass if that can be."""
-        for one in due:
-            with one.alone():
-                one.lean.begin_validation()
-        due = [one for one in due if one.error is None]
+        """Validate slices on their batches, in one pass if that can be."""
         if len(due) < len(self._healthy()) or not self._validated_together():
             for one in due:
                 with one.alone():
                     one.lean.validation.run_batches()
-        for one in due:
-            if one.error is None:
-                with one.alone():
-                    one.lean.end_validation()
 
     def _validated_together(self) -> bool:
         """Validate all slices in one pass; False if that cannot be, and then nothing has happened."""
@@ -350,7 +349,7 @@ class Cohort:
             )  # (S, K)
             for one, numbers in zip(self.slices, columns.T.tolist(), strict=True):
                 if one.healthy:
-                    with one.alone():
+                    with one.answerable():
                         one.lean.recorder.take(hook, name, dict(options_), numbers, counts, double=double)
 
     def _size(self, out: Outcome, batches: Batches) -> int:

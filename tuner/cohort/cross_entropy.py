@@ -57,12 +57,35 @@ class _MeanCrossEntropy(torch.autograd.Function):
         return loss, log_p, index, counts, number
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: tuple[Tensor, ...]) -> None:  # noqa: ARG004 - torch's names
+    def setup_context(ctx: Any, inputs: Any, output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(*output[1:])
-        ctx.save_for_backward(*output[1:])
+        ctx.save_for_backward(inputs[0], *output[1:])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor, None]:
-        log_p, index, counts, number = ctx.saved_tensors
+        return _Backward.apply(gradient, *ctx.saved_tensors), None  # type: ignore[no-untyped-call]
+
+
+class _Backward(torch.autograd.Function):
+    """The gradient of the logits; it has none of its own, so a step that asks for second derivatives raises.
+
+    What it reads was marked as having no derivative, so it is given the logits as well.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        gradient: Tensor,
+        logits: Tensor,  # noqa: ARG004 - what the others depend on
+        log_p: Tensor,
+        index: Tensor,
+        counts: Tensor,
+        number: Tensor,
+    ) -> Tensor:
         share = (counts * (gradient / number)).unsqueeze(1)
-        return (log_p.exp() * share).scatter_add(1, index, -share), None
+        return (log_p.exp() * share).scatter_add(1, index, -share)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass

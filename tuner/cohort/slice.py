@@ -48,15 +48,20 @@ class Slice:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Run this trial's own code, with its own random states; what it raises ends this trial only."""
+        with self.draws.going_on(), self.answerable():
+            yield
+
+    @contextmanager
+    def answerable(self) -> Iterator[None]:
+        """What is raised inside ends this trial only. For what draws nothing; random states take their time."""
         if self.error is not None:
             raise RuntimeError("a slice that has failed must not go on")
-        with self.draws.going_on():
-            try:
-                yield
-            except (KeyboardInterrupt, SystemExit, GeneratorExit, NotFusable):
-                raise
-            except BaseException as error:  # noqa: BLE001 - the user's code runs here and may raise anything
-                self.error = error
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit, GeneratorExit, NotFusable):
+            raise
+        except BaseException as error:  # noqa: BLE001 - the user's code runs here and may raise anything
+            self.error = error
 
     @property
     def healthy(self) -> bool:
