@@ -641,6 +641,7 @@ def test_a_trial_goes_on_after_an_epoch_and_what_it_reported_later_was_for_nothi
     assert (second.trial.began_after, second.trial.values) == (None, {e: 1 / e for e in range(1, 8)})
     taken_up = store.begin_after(second, 5, 60.0)
     assert taken_up == store.trials(study.id)[0]
+    assert store.begin_after(second, 5, 60.0) == taken_up, "whose answer was lost may say it again"
     assert (taken_up.began_after, set(taken_up.values)) == (5, {1, 2, 3, 4, 5})
     assert taken_up.wasted_seconds == pytest.approx(40.0, abs=30.0)
     assert store.summary(study.id).epochs == 7

@@ -149,7 +149,7 @@ class Work:
                 leases.append(lease)
             if leases:
                 return leases
-            unfinished = self.store.plan(self.study_id, self._confirmations)
+            unfinished = self._insisting(lambda _: self.store.plan(self.study_id, self._confirmations))
             if unfinished is None:
                 return []
             if not (unfinished.waiting or unfinished.running):
@@ -160,7 +160,7 @@ class Work:
                 continue
             if not self.patient:
                 return []
-            self.store.reclaim(self.study_id, self.gone)
+            self._insisting(lambda _: self.store.reclaim(self.study_id, self.gone))
             self.pause(0.5)  # other workers are on the last trials, which may come back or need confirming
         return []
 
@@ -238,7 +238,7 @@ class Work:
             held.snapshot = self._bookmark(held, self._config(held.trial)).find(held.trial.values)
         try:
             epoch, seconds = known_epochs(held.snapshot), seconds_of(held.snapshot)
-            held.trial = self.store.begin_after(held.lease, epoch, seconds)
+            held.trial = self._insisting(lambda _: self.store.begin_after(held.lease, epoch, seconds))
         except LeaseLost:  # reading took longer than the lease
             del self._held[held.trial.number]
 

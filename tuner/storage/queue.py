@@ -79,7 +79,8 @@ class Queue:
     def begin_after(self, lease: Lease, epoch: int, seconds: float = 0.0) -> Trial:
         """Say after which epoch a trial goes on that was begun before; what it reported later was for nothing.
 
-        Until this is said, the trial's reports are those of earlier owners, and nobody may add to them.
+        Until this is said, the trial's reports are those of earlier owners, and nobody may add to them. Said again, it
+        changes nothing.
 
         Args:
             lease: of a trial whose `began_after` is None.
@@ -96,14 +97,15 @@ class Queue:
             trial = session.scalar(sa.select(TrialTable).where(_held(lease)).with_for_update())
             if trial is None:
                 raise _lost(lease)
-            later = sa.and_(ReportTable.trial_id == trial.id, ReportTable.epoch > epoch)
-            session.execute(sa.delete(ReportTable).where(later))
-            kept = min(epoch, trial.epochs)
-            trial.wasted_epochs += trial.epochs - kept
-            trial.kept_seconds = min(seconds, trial.wasted_seconds)
-            trial.wasted_seconds -= trial.kept_seconds
-            trial.epochs, trial.began_after = kept, epoch
-            trial.revision += 1
+            if trial.began_after is None:  # else the answer to an earlier call was lost
+                later = sa.and_(ReportTable.trial_id == trial.id, ReportTable.epoch > epoch)
+                session.execute(sa.delete(ReportTable).where(later))
+                kept = min(epoch, trial.epochs)
+                trial.wasted_epochs += trial.epochs - kept
+                trial.kept_seconds = min(seconds, trial.wasted_seconds)
+                trial.wasted_seconds -= trial.kept_seconds
+                trial.epochs, trial.began_after = kept, epoch
+                trial.revision += 1
             session.flush()
             return to_trial(trial, _values(session, trial.id))
 
