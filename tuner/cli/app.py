@@ -349,7 +349,7 @@ def show(name: StudyName, as_json: Json = False) -> None:
         _print(study_page(row, result, trials, workers))
 
 
-for _command in (reuse.best, reuse.train, reuse.export, insight.diagnose):
+for _command in (reuse.best, reuse.train, reuse.export, insight.diagnose, insight.ablate):
     app.command()(_command)
 app.command("test")(reuse.score)
 

@@ -38,7 +38,7 @@ WORTH = 0.7
 
 
 def moved(name: str, parameter: Parameter, value: Any, side: Side) -> Parameter | None:
-    """The parameter searched from the trial's value on, beyond its old range; None where there is nowhere to go.
+    """The parameter searched from the trial's value on, and far beyond it; None where there is nowhere to go.
 
     Args:
         name: the last part of its path, by which limits are known.
@@ -50,10 +50,34 @@ def moved(name: str, parameter: Parameter, value: Any, side: Side) -> Parameter 
     if isinstance(values, Choice):
         return _choice(parameter, values, value, side)
     lowest, highest = _limits(name, values)
-    low, high = (value, _beyond(values, value, "high")) if side == "high" else (_beyond(values, value, "low"), value)
     # A little of what lies behind the value stays: the value may have been lucky.
-    low, high = (_behind(values, value, "low"), high) if side == "high" else (low, _behind(values, value, "high"))
+    if side == "high":
+        low, high = _behind(values, value, "low"), max(values.high, _beyond(values, value, "high"))
+    else:
+        low, high = min(values.low, _beyond(values, value, "low")), _behind(values, value, "high")
     return _ranged(parameter, max(low, lowest), min(high, highest), value)
+
+
+def holding(parameter: Parameter, value: Any) -> Parameter:
+    """The parameter in a range that holds the value, too."""
+    values = parameter.range
+    if values.contains(value):
+        return parameter
+    if isinstance(values, Choice):
+        made = Choice(values=sorted([*values.values, value]) if values.ordered else [value, *values.values])
+        return parameter.model_copy(update={"choice": made})
+    return _ranged(parameter, min(values.low, value), max(values.high, value), value) or parameter
+
+
+def widened(name: str, parameter: Parameter, value: Any, side: Side) -> Parameter | None:
+    """The parameter with more room at the end where the trial's value lies; None where there is none."""
+    values = parameter.range
+    if isinstance(values, Choice):
+        return _choice(parameter, values, value, side)
+    lowest, highest = _limits(name, values)
+    low = max(_beyond(values, value, "low"), lowest) if side == "low" else values.low
+    high = min(_beyond(values, value, "high"), highest) if side == "high" else values.high
+    return _ranged(parameter, min(low, values.low), max(high, values.high), value)
 
 
 def narrowed(parameter: Parameter, seen: Sequence[Any], value: Any) -> Parameter | None:

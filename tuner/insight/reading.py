@@ -24,11 +24,14 @@ TEXT, CLASSES, NUMBER, UNKNOWN = "text", "classes", "number", "unknown"
 LAST_PART = 0.25
 """The share of its epochs over which a trial is asked whether it is still falling."""
 
+MOSTLY = 0.8
+"""A loss that fell in so many of its epochs fell steadily."""
+
 BLOWN_UP = 1.5
 """A training loss that ends so many times as high as the yardstick, and not on its way down, has diverged."""
 
 FAR_TOO_HIGH = 5.0
-"""And one that ends so high has, on its way down or not."""
+"""And one that begins or ends so high has, on its way down or not: no fresh network is so wrong."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,10 @@ class Reading:
         last_val: the last validation loss.
         last_train: the last training loss.
         lowest_train: the lowest training loss.
+        jumps: by how much the training loss rose in an epoch, on the average over its epochs.
         fall: by how much the validation loss fell over the last quarter of the epochs, as a share of itself.
         fallen: the same as a share of the yardstick.
-        rises: the sum of all rises of the training loss from one epoch to the next.
+        steady: whether it fell to its last epoch, nearly every epoch, and hardly less at the end than at the beginning.
         diverged: it became infinite or NaN, or its training loss ended far above the yardstick.
         gradients: the gradient norm of the first layer as a share of the last layer's, median over the epochs.
         largest_gradient: the largest gradient norm of a layer.
@@ -89,9 +93,10 @@ class Reading:
     last_val: float | None = None
     last_train: float | None = None
     lowest_train: float | None = None
+    jumps: float = 0.0
     fall: float = 0.0
     fallen: float = 0.0
-    rises: float = 0.0
+    steady: bool = False
     diverged: bool = False
     gradients: float | None = None
     largest_gradient: float | None = None
@@ -165,7 +170,8 @@ def read(trial: Trial, curve: Sequence[Report], stick: Yardstick, objective: Obj
         return Reading(trial.number, len(curve), diverged=nan)
     at, best = min(val, key=lambda pair: pair[1])
     train_there = train_by_epoch[at]
-    before = min(v for i, v in val if i <= max(0, math.ceil((1 - LAST_PART) * len(curve)) - 1))
+    late = min(math.ceil((1 - LAST_PART) * len(curve)) - 1, len(curve) - 2)
+    before = min((v for i, v in val if i <= late), default=best)
     fallen = max(0.0, before - best)
     return Reading(
         number=trial.number,
@@ -178,7 +184,8 @@ def read(trial: Trial, curve: Sequence[Report], stick: Yardstick, objective: Obj
         lowest_train=min(train, default=None),
         fall=fallen / before if before > 0 else 0.0,
         fallen=fallen,
-        rises=sum(max(0.0, after - before) for before, after in itertools.pairwise(train)),
+        steady=_steady([v for _, v in val], fallen),
+        jumps=sum(max(0.0, b - a) for a, b in itertools.pairwise(train)) / max(1, len(train) - 1),
         diverged=nan or (not stick.guessed and stick.value is not None and _blown_up(train or [v for _, v in val])),
         gradients=_first_to_last(curve),
         largest_gradient=max((v for r in curve for k, v in _named_so(r, GRADIENT).items()), default=None),
@@ -193,8 +200,15 @@ def _named(curve: Sequence[Report], name: str) -> list[float | None]:
 
 def _blown_up(train: Sequence[float]) -> bool:
     """Whether a loss ends far above the yardstick, and not because it began there and falls."""
-    falling = train[-1] <= min(train) * 1.02 and len(train) > 1 and train[-1] < 0.9 * train[0]
+    falling = train[-1] <= min(train) * 1.02 and train[-1] < train[0] <= FAR_TOO_HIGH
     return train[-1] > FAR_TOO_HIGH or (train[-1] > BLOWN_UP and not falling)
+
+
+def _steady(val: Sequence[float], fallen: float) -> bool:
+    """Whether a loss fell nearly every epoch, in the last quarter by a tenth of the whole way at least."""
+    whole, steps = val[0] - min(val), list(itertools.pairwise(val))
+    down = sum(after < before for before, after in steps)
+    return len(val) > 2 and val[-1] == min(val) and down >= MOSTLY * len(steps) and fallen >= 0.1 * whole > 0
 
 
 def _cut(trial: Trial) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from tuner.insight import subject as roles
 from tuner.insight.across import Side, best_ones, edge
 from tuner.insight.finding import Advice, Finding
-from tuner.insight.ranges import document, in_words, moved, narrowed
+from tuner.insight.ranges import document, holding, in_words, moved, narrowed, widened
 from tuner.insight.reading import Reading
 from tuner.insight.subject import Subject
 from tuner.insight.verdict import Judgement
@@ -18,6 +18,9 @@ from tuner.trial import Trial, TrialState
 MOST_ADVICE = 6
 MIN_TO_NARROW = 10
 """So many complete trials must speak before a range is narrowed around the best of them."""
+
+ENOUGH, NEAR = 6, 1 / 3
+"""From so many trials on, a best further than this from an end of its range says that the end is not where to go."""
 
 RECTIFIERS = ("relu", "leaky_relu", "prelu", "maxout")
 CLIPPING: Mapping[str, Any] = {
@@ -45,7 +48,7 @@ class _Ward:
             if made is None:
                 continue
             at_edge, better = edge(parameter, value) == side, self._better(path) == side
-            if self._better(path) not in (side, None):
+            if not better and (self._better(path) is not None or self._seen_beyond(path, side)):
                 continue  # the trials speak against it
             why = reason
             if better:
@@ -61,35 +64,22 @@ class _Ward:
         """Advice to search what the model has and the space lacks."""
         value = self.subject.value(path)
         parameter = self._documented(path, value)
-        name = path.rpartition(".")[2]
-        if parameter is None or isinstance(value, bool) or not isinstance(value, int | float):
+        if parameter is None:
             return
-        if not parameter.range.contains(value):
-            return
-        made = moved(name, parameter, value, side) or parameter
-        yield (
-            False,
-            Advice(
-                path,
-                f"search {in_words(made)} (fixed at {told(value)} now)",
-                reason,
-                document(_alone(made, self.subject)),
-            ),
-        )
+        made = moved(path.rpartition(".")[2], parameter, value, side) or parameter
+        change = f"search {in_words(made)} (fixed at {told(value)} now)"
+        yield False, Advice(path, change, reason, document(_alone(made, self.subject)))
 
     def _documented(self, path: str, value: Any) -> Parameter | None:
-        """How the hyperparameter would be searched: as documented, or by its usual range."""
+        """How a number would be searched: as documented or usual, in a range that holds the value."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
         shipped = self.subject.documented.parameters.get(path)
-        if shipped is not None:
-            held = {**dict(self.subject.params)}
-            if all(self._held(parent, held) in words for parent, words in shipped.when.items()):
-                return shipped
-            return None
+        if shipped is not None and not all(self._held(p, self.subject.params) in w for p, w in shipped.when.items()):
+            return None  # it does not apply beside the trial's other values
         usual = USUAL.get(path.rpartition(".")[2])
-        if usual is None:
-            return None
-        parameter = Parameter.model_validate(usual)
-        return parameter if parameter.range.contains(value) else None
+        parameter = shipped or (Parameter.model_validate(usual) if usual is not None else None)
+        return None if parameter is None else holding(parameter, value)
 
     def _held(self, path: str, params: Mapping[str, Any]) -> Any:
         return params.get(path, self.subject.value(path))
@@ -194,7 +184,7 @@ class _Ward:
             side = edge(parameter, value)
             if side is None:
                 continue
-            made = moved(path.rpartition(".")[2], parameter, value, side)
+            made = widened(path.rpartition(".")[2], parameter, value, side)
             if made is not None and _reaches_beyond(made, parameter, side):
                 change = f"search {in_words(made)} (was {in_words(parameter)})"
                 yield (
@@ -220,6 +210,26 @@ class _Ward:
                 reason = f"the best {len(seen)} of {len(self.trials)} trials lie between {span}"
                 yield False, Advice(path, change, reason, document(made))
 
+    def faster(self) -> Iterator[tuple[bool, Advice]]:
+        """Advice for a learning rate of another order, where nothing has moved."""
+        path = self.subject.known(roles.LEARNING_RATE)
+        value = None if path is None else self.subject.value(path)
+        usual = None if path is None else self._documented(path, value)
+        if path is None or usual is None or isinstance(usual.range, Choice):
+            return
+        rates = {"low": value, "high": usual.range.high, "scale": "log", "default": usual.default}
+        others = {k: v for k, v in document(_alone(usual, self.subject)).items() if k not in ("float", "default_when")}
+        made = Parameter.model_validate(others | {"float": rates})
+        change = f"search {in_words(made)} (the best has {told(value)})"
+        yield True, Advice(path, change, "it has hardly moved, so its steps are far too short", document(made))
+
+    def _seen_beyond(self, path: str, side: Side) -> bool:
+        """Whether so many trials were made that those further on would have been better, if that is where to go."""
+        tried = [t for t in self.trials if t.result is not None and t.confirms is None and path in (t.params or {})]
+        at = self.subject.place(path)
+        inside = at is not None and (at < 1 - NEAR if side == "high" else at > NEAR)
+        return inside and len(tried) >= ENOUGH
+
     def _better(self, path: str) -> Side | None:
         return self.judgement.trends[path].better if path in self.judgement.trends else None
 
@@ -238,6 +248,8 @@ def remedies(
 
 def _underfitting(ward: _Ward) -> Iterator[tuple[bool, Advice]]:
     yield from ward.longer()
+    if ward.judgement.slow:
+        yield from ward.faster()
     yield from ward.words(
         roles.ACTIVATION,
         RECTIFIERS,
@@ -252,8 +264,11 @@ def _underfitting(ward: _Ward) -> Iterator[tuple[bool, Advice]]:
     yield from ward.move(roles.UNITS, "high", "a larger network can fit more")
     yield from ward.move(roles.DEPTH, "high", "more layers compose more features")
     yield from ward.move(roles.LEARNING_RATE, "high", "larger steps get further in the same epochs")
-    yield from ward.move(roles.DROPOUT, "low", "what keeps a network from fitting is not needed while it underfits")
-    yield from ward.move((*roles.DECAY, *roles.PENALTY), "low", "what keeps a network from fitting is not needed yet")
+    hindered = "what keeps a network from fitting is not needed while it underfits"
+    for role, little in ((roles.DROPOUT, 0.2), (roles.DECAY, 1e-2), (roles.PENALTY, 1e-4)):
+        path = ward.subject.known(role)
+        if path is not None and (ward.subject.value(path) or 0.0) >= little:
+            yield from ward.move(role, "low", hindered)
 
 
 def _overfitting(ward: _Ward) -> Iterator[tuple[bool, Advice]]:

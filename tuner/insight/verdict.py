@@ -29,7 +29,7 @@ GAP, GAP_WITH_EVIDENCE = 0.15, 0.1
 TIMES = 1.5
 """And it must be so many times the training loss."""
 
-BY_HEART = 0.5
+BY_HEART = 0.6
 """Below this training loss a net has learned its training data, whatever it makes of others."""
 
 RISE = 0.15
@@ -56,8 +56,15 @@ DRIFTED = 3.0
 MOST = 0.5
 """A share of the trials."""
 
-RISING = 0.3
-"""The sum of a training loss's rises from epoch to epoch that is called oscillation."""
+JUMPING = 0.03
+"""A training loss that rises so much from epoch to epoch, on the average over its epochs, jumps about."""
+
+UNMOVED = 1.03
+"""A training loss that never fell to this has not even learned how frequent the labels are: its steps are too short, or
+so long that it jumps about."""
+
+SEVERAL = 0.25
+"""A share of the trials from which on they are not a few odd ones."""
 
 WIDE = 4
 """Capacity was tried out if its largest value is so many times its smallest."""
@@ -75,6 +82,7 @@ class Judgement:
         support: reasons, from across the trials, to be more sure.
         notes: sentences for the reader.
         falling: whether the best was still falling at its last epoch.
+        slow: whether it had hardly moved by then.
         trends: what got better along which hyperparameter.
     """
 
@@ -86,6 +94,7 @@ class Judgement:
     support: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     falling: bool = False
+    slow: bool = False
     trends: Mapping[str, Trend] = field(default_factory=dict)
 
     @property
@@ -114,9 +123,9 @@ class Judgement:
             "learned_nothing": "has learned nothing",
             "fine": "is fine",
         }[self.verdict]
-        why = f" ({'; '.join(self.doubts)})" if self.doubts else ""
+        why = f": {'; '.join(self.doubts)}" if self.doubts else ""
         first = f": {_lowered(self.evidence[0].says)}" if self.evidence else "."
-        return f"{who} {told}; confidence {self.confidence}{why}{first}"
+        return f"{who} {told} (confidence {self.confidence}{why}){first}"
 
 
 def judge_trial(reading: Reading, stick: Yardstick, subject: Subject) -> Judgement:
@@ -179,7 +188,7 @@ def _judged(r: Reading, stick: Yardstick, subject: Subject, along: Mapping[str, 
     if _at_nothing(r, stick):
         if r.lowest_train is not None and r.lowest_train < BY_HEART:
             return _by_heart(made)
-        return _falling(made) if made.falling else _nothing(made)
+        return _short_of_nothing(made)
     if _overfits(made, subject, along):
         return made
     if _underfits(made, subject, along):
@@ -273,8 +282,32 @@ def _nothing(made: Judgement) -> Judgement:
     return made
 
 
+def _short_of_nothing(made: Judgement) -> Judgement:
+    """It never got below what knowing nothing gives: on its way there, hardly begun, jumping about, or at its end."""
+    r = made.reading
+    if made.falling or r.steady:
+        return _falling(made)
+    if r.lowest_train is None or r.lowest_train < UNMOVED:
+        return _nothing(made)
+    if r.jumps >= JUMPING:
+        made.verdict = "diverging"
+        says = (
+            f"Its training loss jumps about: it rose by {made.loss(r.jumps)} in an epoch, on the average, and never "
+            f"fell below {made.loss(r.lowest_train)} ({made.nothing}, is what knowing nothing gives)."
+        )
+        made.evidence.append(Evidence("rise of the training loss in an epoch", r.jumps, JUMPING, says))
+        return made
+    made.verdict, made.slow = "underfitting", True
+    says = (
+        f"In {_epochs(r.epochs)} its training loss never fell below {made.loss(r.lowest_train)}: it has not even "
+        f"learned how frequent the labels are, which gives {made.nothing}. It has hardly moved from where it began."
+    )
+    made.evidence.append(Evidence("lowest training loss", r.lowest_train, UNMOVED, says))
+    return made
+
+
 def _falling(made: Judgement) -> Judgement:
-    made.verdict = "underfitting"
+    made.verdict, made.falling = "underfitting", True
     made.evidence.append(_still_falling(made))
     r = made.reading
     if r.train is not None:
@@ -285,12 +318,12 @@ def _falling(made: Judgement) -> Judgement:
 
 def _still_falling(made: Judgement) -> Evidence:
     r = made.reading
+    which = f"from {FALL:.0%} on it counts as falling" if r.fall >= FALL else "it fell nearly every epoch"
     says = (
         f"It ended while it learned: over the last quarter of its {_epochs(r.epochs)} its validation loss fell by "
-        f"{r.fall:.0%} to {made.loss(r.val)} (from {FALL:.0%} on it counts as falling), and epoch {r.best_epoch} is "
-        "its best."
+        f"{r.fall:.1%} to {made.loss(r.val)} ({which}), and epoch {r.best_epoch} is its best."
     )
-    return Evidence("fall over the last quarter", r.fall, FALL, says)
+    return Evidence("fall over the last quarter", r.fall, FALL if r.fall >= FALL else None, says)
 
 
 def _overfits(made: Judgement, subject: Subject, along: Mapping[str, Trend]) -> bool:
@@ -425,7 +458,11 @@ def _with_divergence(
     useless = judgement.reading.val is None or judgement.reading.val >= MOST
     if judgement.verdict == "diverging" or (share >= MOST and useless):
         other = judgement.reading
-        made = judgement if judgement.verdict == "diverging" else replace(judgement, verdict="diverging", evidence=[])
+        made = (
+            judgement
+            if judgement.verdict == "diverging"
+            else replace(judgement, verdict="diverging", evidence=[], notes=[])
+        )
         made.evidence.insert(0, found)
         if made is not judgement and not stick.guessed:
             says = f"The best that did not diverge has a validation loss of {made.loss(other.val)}."
@@ -454,13 +491,13 @@ def _why_nothing(judgement: Judgement, every: Sequence[Reading]) -> Judgement:
         made = _by_heart(replace(judgement, verdict="overfitting", reading=most, evidence=[], support=[]))
         made.notes.insert(0, f"{len(by_heart)} of {len(lowest)} trials learned their training data by heart.")
         return made
-    if judgement.verdict == "underfitting":
-        flat = [r for r in told if not (r.best_at_the_end and r.fall >= FALL) and not r.cut]
-        if len(flat) >= MOST * len([r for r in told if not r.cut]):
-            made = _nothing(replace(judgement, verdict="learned_nothing", evidence=[], support=[], falling=False))
-            says = f"{len(flat)} trials had stopped falling by their last epoch, so a longer run would not help."
-            made.evidence.append(Evidence("trials that had stopped falling", float(len(flat)), None, says))
-            return made
+    done = [r for r in told if not r.cut]
+    flat = [r for r in done if not (r.steady or r.fall >= FALL) and (r.lowest_train or 0.0) < UNMOVED]
+    if judgement.verdict == "underfitting" and flat and len(flat) >= SEVERAL * len(done):
+        made = _nothing(replace(judgement, verdict="learned_nothing", evidence=[], support=[], falling=False))
+        says = f"{len(flat)} of {len(done)} trials had stopped falling there, so a longer run would not help."
+        made.evidence.append(Evidence("share of trials that stopped falling", len(flat) / len(done), SEVERAL, says))
+        return made
     return judgement
 
 
