@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tuner import __version__
-from tuner.cli import reporting, reuse
+from tuner.cli import insight, reporting, reuse
 from tuner.cli.reuse import INTERRUPTED
 from tuner.errors import StudyStopped, TunerError
 from tuner.home import Home, silence_telemetry
@@ -349,7 +349,15 @@ def show(name: StudyName, as_json: Json = False) -> None:
         _print(study_page(row, result, trials, workers))
 
 
-for _command in (reuse.best, reuse.train, reuse.export, reporting.report, reporting.compare):
+for _command in (
+    reuse.best,
+    reuse.train,
+    reuse.export,
+    insight.diagnose,
+    insight.ablate,
+    reporting.report,
+    reporting.compare,
+):
     app.command()(_command)
 app.command("test")(reuse.score)
 

@@ -1,0 +1,403 @@
+"""Is the diagnosis right? Studies that are built to be ill in a known way, or well, and what the diagnosis says.
+
+Half of them were held out: the thresholds of tuner/insight/verdict.py were chosen by looking at the others only.
+
+    python benchmarks/diagnosis.py            # all of them, a few minutes
+    python benchmarks/diagnosis.py --quick    # one of each kind
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import logging
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import tuner
+from tuner.data import Digits, InMemory, SklearnTable
+from tuner.data.in_memory import Splits
+from tuner.home import Home
+from tuner.insight import Diagnosis
+from tuner.service.diagnosing import diagnosis_of
+from tuner.service.entry import open_storage
+
+
+class Altered(InMemory):
+    """One of scikit-learn's bundled data sets with something done to its training part.
+
+    Args:
+        source: `digits`, `images` (digits as such), `breast_cancer`, `wine`, `iris` or `diabetes`.
+        batch_size: samples a training batch.
+        samples: so many training samples are kept; by default all.
+        shuffled: whose targets are shuffled: of none, of `train`, or of `all` parts.
+        share: the share of the targets that is shuffled.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        batch_size: int | str = 32,
+        samples: int | None = None,
+        shuffled: str = "none",
+        share: float = 1.0,
+    ) -> None:
+        super().__init__(batch_size)
+        inner = Digits(flat=source == "digits") if source in ("digits", "images") else SklearnTable(source)
+        self._splits = _altered(source, samples, shuffled, share)
+        self.input_shape = tuple(self._splits.train[0].shape[1:])
+        self.num_classes = inner.num_classes
+        if self.num_classes is None:
+            target = self._splits.train[1]
+            self.target_mean, self.target_std = target.mean().item(), target.std(correction=0).item()
+
+    def splits(self) -> Splits:
+        """The three splits."""
+        return self._splits
+
+
+@lru_cache
+def _altered(source: str, samples: int | None, shuffled: str, share: float) -> Splits:
+    inner = Digits(flat=source == "digits") if source in ("digits", "images") else SklearnTable(source)
+    splits, draw = inner.splits(), torch.Generator().manual_seed(0)
+    (x, y), val, test = splits.train, splits.val, splits.test
+    if samples is not None:
+        kept = torch.randperm(len(y), generator=draw)[:samples]
+        x, y = x[kept], y[kept]
+    y = _mixed(y, share, draw) if shuffled in ("train", "all") else y
+    if shuffled == "all":
+        val, test = (val[0], _mixed(val[1], share, draw)), (test[0], _mixed(test[1], share, draw))
+    return Splits((x, y), val, test, splits.moments)
+
+
+def _mixed(y: Tensor, share: float, draw: torch.Generator) -> Tensor:
+    """Targets of which a share has been shuffled."""
+    chosen = torch.randperm(len(y), generator=draw)[: round(share * len(y))]
+    mixed = y.clone()
+    mixed[chosen] = y[chosen[torch.randperm(len(chosen), generator=draw)]]
+    return mixed
+
+
+RATE = {"float": {"low": 1e-2, "high": 1.0, "scale": "log", "default": 0.1}, "priority": 1}
+SMALL = {"hidden_units": 32, "depth": 2, "batch_size": None}
+
+
+def rates(low: float, high: float) -> dict[str, Any]:
+    """A space of learning rates."""
+    return {
+        "model.learning_rate": {
+            "float": {"low": low, "high": high, "scale": "log", "default": (low * high) ** 0.5},
+            "priority": 1,
+        }
+    }
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A study of which it is known what ails it.
+
+    Attributes:
+        name: what it is.
+        verdict: what is right.
+        source: its data.
+        epochs: of a trial.
+        model: arguments of the network.
+        space: what is searched.
+        data: arguments of `Altered`.
+        network: its class.
+        held_out: whether no threshold was chosen by looking at it.
+        search: more of the study file's `search`.
+        trials: how many.
+        statistics: whether `LayerStatistics` is on.
+    """
+
+    name: str
+    verdict: str
+    source: str
+    epochs: int
+    model: Mapping[str, Any]
+    space: Mapping[str, Any] = field(default_factory=lambda: rates(1e-2, 1.0))
+    data: Mapping[str, Any] = field(default_factory=dict)
+    network: str = "MLP"
+    held_out: bool = False
+    trials: int = 6
+    statistics: bool = False
+    search: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The study file."""
+        trainer: dict[str, Any] = {"max_epochs": self.epochs, "accelerator": "cpu"}
+        if self.statistics:
+            trainer["callbacks"] = [{"class_path": "tuner.models.LayerStatistics", "init_args": {"every": 4}}]
+        return {
+            "study": self.name,
+            "model": {"class_path": f"tuner.models.{self.network}", "init_args": dict(self.model)},
+            "data": {"class_path": "diagnosis.Altered", "init_args": {"source": self.source, **self.data}},
+            "trainer": trainer,
+            "seed_everything": 0,
+            "space": dict(self.space),
+            "search": {"trials": self.trials, "confirm": 0, **self.search},
+        }
+
+
+def units(low: int, high: int) -> dict[str, Any]:
+    """A space of learning rates and hidden units."""
+    return rates(1e-2, 1.0) | {"model.hidden_units": {"int": {"low": low, "high": high, "scale": "log"}, "priority": 3}}
+
+
+PLAIN: Mapping[str, Any] = {"norm": "none", "dropout": 0.0}
+DEEP: Mapping[str, Any] = {"activation": "sigmoid", "norm": "none", "dropout": 0.0, "depth": 10, "hidden_units": 32}
+
+STUDIES = [
+    # Underfitting: too small, too short, too slow.
+    Labelled("underfit-digits-two-units", "underfitting", "digits", 15, {**PLAIN, "hidden_units": 2, "depth": 1}),
+    Labelled("underfit-digits-slow", "underfitting", "digits", 8, {"hidden_units": 64}, rates(1e-5, 1e-4)),
+    Labelled("underfit-wine-short", "underfitting", "wine", 3, {**PLAIN, "hidden_units": 16}, rates(3e-3, 1e-2)),
+    Labelled(
+        "underfit-cancer-slow",
+        "underfitting",
+        "breast_cancer",
+        10,
+        {**PLAIN, "hidden_units": 16},
+        rates(1e-5, 1e-4),
+        held_out=True,
+    ),
+    Labelled(
+        "underfit-images-one-channel",
+        "underfitting",
+        "images",
+        6,
+        {"channels": 1, "hidden_units": 2, "depth": 1, "norm": "none", "dropout": 0.0, "optimizer": "sgd"},
+        network="LeNet",
+        held_out=True,
+    ),
+    Labelled(
+        "underfit-digits-few-units",
+        "underfitting",
+        "digits",
+        12,
+        {**PLAIN, "depth": 1},
+        units(1, 4),
+        trials=8,
+        held_out=True,
+    ),
+    Labelled(
+        "underfit-diabetes-slow",
+        "underfitting",
+        "diabetes",
+        8,
+        {**PLAIN, "hidden_units": 16},
+        rates(1e-5, 1e-4),
+        network="MLPRegressor",
+        held_out=True,
+    ),
+    # Overfitting: few samples, wrong labels in training.
+    Labelled(
+        "overfit-digits-40",
+        "overfitting",
+        "digits",
+        20,
+        {**PLAIN, "hidden_units": 256},
+        data={"samples": 40, "batch_size": 8},
+    ),
+    Labelled(
+        "overfit-digits-shuffled-train",
+        "overfitting",
+        "digits",
+        25,
+        {**PLAIN, "hidden_units": 512, "depth": 2},
+        rates(0.1, 1.0),
+        data={"shuffled": "train", "batch_size": 16},
+        search={"patience": None},  # stopped early, it would not get to know its training data
+    ),
+    Labelled(
+        "overfit-diabetes-40",
+        "overfitting",
+        "diabetes",
+        30,
+        {**PLAIN, "hidden_units": 128},
+        rates(1e-2, 0.2),
+        data={"samples": 40, "batch_size": 8},
+        network="MLPRegressor",
+    ),
+    Labelled(
+        "overfit-images-30",
+        "overfitting",
+        "images",
+        12,
+        {"channels": 8, "dropout": 0.0, "norm": "none"},
+        data={"samples": 30, "batch_size": 8},
+        network="LeNet",
+        held_out=True,
+    ),
+    Labelled(
+        "overfit-cancer-noisy",
+        "overfitting",
+        "breast_cancer",
+        30,
+        {**PLAIN, "hidden_units": 256, "depth": 3},
+        data={"shuffled": "train", "share": 0.6, "batch_size": 16},
+        held_out=True,
+    ),
+    Labelled(
+        "overfit-digits-noisy",
+        "overfitting",
+        "digits",
+        25,
+        {"hidden_units": 512, "dropout": 0.0},
+        data={"shuffled": "train", "share": 0.5, "batch_size": 16},
+        held_out=True,
+    ),
+    # Diverging: steps that are far too long.
+    Labelled("diverge-digits", "diverging", "digits", 5, {**PLAIN, "hidden_units": 64}, rates(50, 200)),
+    Labelled(
+        "diverge-diabetes",
+        "diverging",
+        "diabetes",
+        5,
+        {**PLAIN, "hidden_units": 64},
+        rates(50, 200),
+        network="MLPRegressor",
+    ),
+    Labelled(
+        "diverge-cancer-batch-norm",
+        "diverging",
+        "breast_cancer",
+        8,
+        {"hidden_units": 64},
+        rates(50, 200),
+        held_out=True,
+    ),
+    Labelled(
+        "diverge-images-adam",
+        "diverging",
+        "images",
+        4,
+        {"channels": 4, "optimizer": "adam"},
+        rates(50, 200),
+        network="LeNet",
+        held_out=True,
+    ),
+    # Vanishing: ten sigmoid layers.
+    Labelled("vanish-digits", "vanishing", "digits", 6, DEEP, statistics=True, trials=4),
+    Labelled("vanish-wine-unmeasured", "vanishing", "wine", 10, DEEP),
+    Labelled(
+        "vanish-cancer", "vanishing", "breast_cancer", 6, {**DEEP, "depth": 8}, statistics=True, trials=4, held_out=True
+    ),
+    Labelled("vanish-iris-unmeasured", "vanishing", "iris", 10, {**DEEP, "hidden_units": 64}, held_out=True),
+    # Nothing to learn: labels shuffled everywhere.
+    Labelled("nothing-digits", "learned_nothing", "digits", 10, {"hidden_units": 64}, data={"shuffled": "all"}),
+    Labelled("nothing-wine", "learned_nothing", "wine", 15, {"hidden_units": 16}, data={"shuffled": "all"}),
+    Labelled(
+        "nothing-cancer",
+        "learned_nothing",
+        "breast_cancer",
+        15,
+        {"hidden_units": 32},
+        data={"shuffled": "all"},
+        held_out=True,
+    ),
+    Labelled(
+        "nothing-diabetes",
+        "learned_nothing",
+        "diabetes",
+        15,
+        {"hidden_units": 16},
+        rates(1e-2, 0.3),
+        data={"shuffled": "all"},
+        network="MLPRegressor",
+        held_out=True,
+    ),
+    # Well.
+    Labelled("fine-digits", "fine", "digits", 12, {"hidden_units": 128}),
+    Labelled("fine-wine", "fine", "wine", 20, {"hidden_units": 32}, data={"batch_size": 16}),
+    Labelled(
+        "fine-diabetes",
+        "fine",
+        "diabetes",
+        25,
+        {"dropout": 0.2},
+        units(4, 128) | rates(1e-3, 0.3),
+        trials=12,
+        network="MLPRegressor",
+    ),
+    Labelled("fine-cancer", "fine", "breast_cancer", 20, {"hidden_units": 32}, data={"batch_size": 16}, held_out=True),
+    Labelled("fine-iris", "fine", "iris", 30, {"hidden_units": 16}, data={"batch_size": 8}, held_out=True),
+    Labelled("fine-images", "fine", "images", 10, {"channels": 8}, network="LeNet", held_out=True),
+]
+QUICK = (
+    "underfit-digits-slow",
+    "overfit-digits-40",
+    "diverge-digits",
+    "vanish-wine-unmeasured",
+    "nothing-wine",
+    "fine-wine",
+)
+
+
+def diagnosed(study: Labelled) -> Diagnosis:
+    """Run the study in TUNER_HOME and diagnose it."""
+    tuner.run(study.document)
+    with open_storage(Home.from_environment()) as store:
+        return diagnosis_of(store, store.study(study.name))
+
+
+def right(studies: Sequence[Labelled], found: Mapping[str, Diagnosis]) -> float:
+    """The share of the studies on which the diagnosis is right."""
+    return sum(found[s.name].verdict == s.verdict for s in studies) / len(studies) if studies else 0.0
+
+
+def main() -> None:
+    """Train, diagnose, print the table, end with a line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one of each kind")
+    parser.add_argument("--verbose", action="store_true", help="also what is said of each")
+    parser.add_argument("--only", default="", help="those whose names contain this")
+    parser.add_argument("--seen", action="store_true", help="leave out those that were held out")
+    given = parser.parse_args()
+    logging.getLogger("tuner").setLevel(logging.ERROR)
+    torch.set_num_threads(1)  # these networks are too small to share between threads
+    studies = [s for s in STUDIES if given.only in s.name and (not given.quick or s.name in QUICK)]
+    studies = [s for s in studies if not (given.seen and s.held_out)]
+    found: dict[str, Diagnosis] = {}
+    print(f"{'study':<32} {'is':<16} {'said':<16} {'confidence':<10} {'seconds':>7}")
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["TUNER_HOME"] = home
+        for study in studies:
+            began = time.perf_counter()
+            found[study.name] = said = diagnosed(study)
+            mark = "" if said.verdict == study.verdict else "  wrong"
+            mark = f"{'  held out' if study.held_out else ''}{mark}"
+            took = time.perf_counter() - began
+            print(
+                f"{study.name:<32} {study.verdict:<16} {said.verdict:<16} {said.confidence:<10} {took:>7.1f}{mark}",
+                flush=True,
+            )
+            if given.verbose:
+                print("    " + "\n    ".join(said.lines), flush=True)
+    seen, held = [s for s in studies if not s.held_out], [s for s in studies if s.held_out]
+    figures = {
+        "studies": len(studies),
+        "right": round(right(studies, found), 3),
+        "right on those seen": round(right(seen, found), 3),
+    }
+    if held:
+        figures |= {"held out": len(held), "right on those held out": round(right(held, found), 3)}
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    importlib.import_module("diagnosis").main()  # by the name under which the studies name `Altered`
