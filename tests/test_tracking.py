@@ -174,11 +174,11 @@ def test_a_complete_trial_has_its_best_epoch_and_its_cost(server: Server, study:
     metrics = server.children(study)[0].data.metrics
     assert {name: value for name, value in metrics.items() if name not in ("val_loss", "train_loss")} == {
         "best_val_loss": 0.25,
-        "best_val_acc": 0.875,
-        "best_epoch": 2.0,
-        "epochs": 3.0,
-        "seconds_ask": 0.5,
-        "seconds_train": 8.0,
+        "best/val_acc": 0.875,
+        "best/epoch": 2.0,
+        "cost/epochs": 3.0,
+        "cost/seconds_ask": 0.5,
+        "cost/seconds_train": 8.0,
     }
 
 
@@ -369,7 +369,7 @@ def test_metrics_that_are_not_finite_are_left_out(server: Server, study: str, tr
     tracker.write(trial(0, result), odd, None)
     metrics = server.children(study)[0].data.metrics
     assert metrics["val_loss"] == metrics["best_val_loss"] == 0.5
-    assert not {"grad", "norm", "z", "best_norm"} & set(metrics)
+    assert not {"grad", "norm", "z", "best/norm"} & set(metrics)
 
 
 @pytest.mark.parametrize("mlflow_cuts", ["true", "false"])

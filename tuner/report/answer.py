@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import html
+import re
+
 from tuner.report.record import StudyRecord
 from tuner.report.words import counted, duration, number
 from tuner.trial import Trial, TrialState
@@ -60,7 +63,16 @@ def loading(record: StudyRecord) -> str:
 
 def steps(record: StudyRecord) -> list[str]:
     """What to try next, in words."""
-    return [*record.next_steps] or _usual_steps(record)
+    advice = record.diagnosis.advice if record.diagnosis is not None else ()
+    return [*(f"`{a.hyperparameter}`: {a.change}; {a.reason}." for a in advice), *_usual_steps(record)]
+
+
+def taught(record: StudyRecord) -> list[str]:
+    """What the study taught, a sentence each: what limits it, by which numbers, and what else is worth knowing."""
+    found = record.diagnosis
+    if found is None:
+        return []
+    return [found.headline, *(evidence.says for evidence in found.evidence), *found.warnings]
 
 
 def ended(trial: Trial) -> str:
@@ -89,10 +101,12 @@ def note(record: StudyRecord) -> str:
         )
     lines.append(f"## {value(record)}")
     lines.append(_quoted(provenance(record)))
-    rows = "\n".join(f"| `{name}` | {_quoted(number(v))} |" for name, v in (record.chosen.trial.params or {}).items())
+    rows = "\n".join(f"| `{name}` | {_as_text(number(v))} |" for name, v in (record.chosen.trial.params or {}).items())
     lines.append(f"| hyperparameter | best |\n|---|---|\n{rows}")
     lines.append(f"**Cost.** {cost(record)}")
-    lines.append("**Next.** " + " ".join(_quoted(step) for step in steps(record)))
+    if record.diagnosis is not None:
+        lines.append(f"**Diagnosis.** {_quoted(record.diagnosis.headline)}")
+    lines.append("**Next.**\n\n" + "\n".join(f"- {_quoted(step)}" for step in steps(record)))
     lines.append(f"**Load it.**\n\n```python\n{loading(record)}\n```")
     lines.append(
         "Artifacts: `report.html` shows the study in pictures, `best.yaml` is the complete configuration, `study.yaml` "
@@ -111,17 +125,18 @@ def _usual_steps(record: StudyRecord) -> list[str]:
     told = []
     if record.chosen.mean is None:
         told.append("Confirm the best with new seeds: `search.confirm: 3` in the study file.")
-    told.append(f"Use it: `tuner best {record.name} > best.yaml`, or `tuner export {record.name} --to DIR`.")
     told.append(f"Search on: `tuner resume {record.name} --trials {2 * tried}`.")
+    told.append(f"Use it: `tuner best {record.name} > best.yaml`, or `tuner export {record.name} --to DIR`.")
     return told
 
 
 def _quoted(text: str) -> str:
-    """A text of the user's in Markdown: as it is, not as markup."""
-    for sign in "\\|<>*_`[]#":
-        text = (
-            text.replace(sign, f"\\{sign}")
-            if sign not in "<>"
-            else text.replace(sign, {"<": "&lt;", ">": "&gt;"}[sign])
-        )
-    return text
+    """A text in Markdown: `code` stays code, all else is text as it stands, not markup."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        parts = [text.replace("`", "'")]
+    return "`".join(part if index % 2 else _as_text(part) for index, part in enumerate(parts))
+
+
+def _as_text(text: str) -> str:
+    return re.sub(r"([\\|*_\[\]#])", r"\\\1", html.escape(text, quote=False))

@@ -54,6 +54,11 @@ def _answer(record: StudyRecord) -> Markup:
         parts.append(element("p", record.reason))
     if record.chosen is not None:
         parts.append(_best_config(record, record.chosen.trial))
+    if taught := answer.taught(record):
+        parts.append(element("h3", "What it taught"))
+        parts.append(element("p", taught[0]))
+        if taught[1:]:
+            parts.append(element("ul", *(element("li", with_code(sentence)) for sentence in taught[1:])))
     advice = element("ul", *(element("li", with_code(step)) for step in answer.steps(record)))
     parts += [element("h3", "What to try next"), advice]
     if record.chosen is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tuner.best import Chosen
-from tuner.insight import Importance
+from tuner.insight import Diagnosis, Importance
 from tuner.report.words import short
 from tuner.space import Parameter, Space
 from tuner.trial import Objective, Report, Trial, TrialState
@@ -33,7 +33,7 @@ class StudyRecord:
         document: the study file, complete.
         facts: versions, commit and hash of the data.
         created_at: in seconds since 1970.
-        next_steps: what to try next, in words.
+        diagnosis: what limits it and what to try next, or None where it was not asked for.
     """
 
     name: str
@@ -51,7 +51,7 @@ class StudyRecord:
     document: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     created_at: float = 0.0
-    next_steps: Sequence[str] = ()
+    diagnosis: Diagnosis | None = None
 
     @property
     def proposals(self) -> list[Trial]:

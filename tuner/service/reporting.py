@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tuner.best import choose
+from tuner.errors import NoBest
+from tuner.insight import Diagnosis
 from tuner.report import StudyRecord
+from tuner.service.diagnosing import diagnosis_of
 from tuner.service.entry import spec_of
 from tuner.storage import Store, StudyRow
 from tuner.trial import Trial
@@ -20,8 +23,8 @@ def record_of(
         store: where it is.
         row: the study.
         trials: all of its trials; saves reading them again.
-        measured: whether importance is measured and the best trial's own curves are read; a page needs them, a note
-            does not.
+        measured: whether importance is measured, the study diagnosed and the best trial's own curves read: a page needs
+            that, a note in mid-study does not.
     """
     from tuner.insight import importance
 
@@ -45,4 +48,12 @@ def record_of(
         document=row.document,
         facts=row.facts,
         created_at=row.created_at,
+        diagnosis=_diagnosis(store, row, trials) if measured else None,
     )
+
+
+def _diagnosis(store: Store, row: StudyRow, trials: Sequence[Trial]) -> Diagnosis | None:
+    try:
+        return diagnosis_of(store, row, trials)
+    except NoBest:  # nothing has been trained yet
+        return None
