@@ -145,6 +145,6 @@ def arrived(home: Home, study: str, url: str) -> Arrived:
         logged += len(there)
         if sorted(there) != sorted(kept[trial.number]):
             differences.append(f"trial {trial.number} has other metrics: {there} for {kept[trial.number]}")
-        if trial.result is not None and run.data.metrics.get("best/epoch") != float(trial.result.best_epoch or 0):
+        if trial.result is not None and run.data.metrics.get("best_epoch") != float(trial.result.best_epoch or 0):
             differences.append(f"trial {trial.number} lacks its result")
     return Arrived(len(trials), len(children), points, logged, differences)

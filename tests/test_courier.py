@@ -327,7 +327,7 @@ def test_the_study_s_run_tells_the_answer_and_has_the_report(store: Store, home:
     assert "## 0.25" in told
     assert "tuner.load_best('small')" in told
     assert run.info.start_time == int(row.created_at * 1000)
-    assert run.data.metrics.keys() >= {"best_val_loss", "cost/epochs", "cost/seconds", "cost/wasted_seconds"}
+    assert run.data.metrics.keys() >= {"best_val_loss", "epochs", "seconds", "wasted_seconds"}
     (page,) = home.artifacts.rglob("report.html")
     assert "0.25" in page.read_text("utf-8")
     notes = {child.data.tags["tuner.trial"]: child.data.tags[NOTE] for child in children(home)}

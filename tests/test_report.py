@@ -14,11 +14,16 @@ from typing import Any
 
 import plotly.graph_objects as go
 import pytest
+from typer.testing import CliRunner
 
 import tuner.report
 from tuner.best import choose
-from tuner.insight import importance
+from tuner.cli.app import app
+from tuner.errors import SpecError, StudyNotFound
+from tuner.home import Home
+from tuner.insight import Advice, Diagnosis, Evidence, importance
 from tuner.report import StudyRecord, compare, comparison_page, ended, note, problems, study_page
+from tuner.report.answer import steps, taught
 from tuner.report.comparison import against_cost
 from tuner.report.course import best_at, course
 from tuner.report.figure import ROLES, Figure, log_axis, value_axis
@@ -26,7 +31,9 @@ from tuner.report.markup import data, element, joined, with_code
 from tuner.report.pictures import pictures
 from tuner.report.scale import place, ticks
 from tuner.report.slices import slices
+from tuner.service.entry import enter, open_storage
 from tuner.space import Parameter, Space, read_space
+from tuner.spec import read_study
 from tuner.trial import Objective, Report, Trial, TrialResult, TrialState
 
 LOSS = Objective("val_loss")
@@ -439,6 +446,26 @@ def test_the_note_has_the_answer_the_cost_what_is_next_and_how_to_load_it(record
     assert "No trial has succeeded yet. MissingMetric" in empty
 
 
+def test_a_diagnosis_is_told_once_and_its_advice_comes_before_the_usual_steps(record: StudyRecord) -> None:
+    repeated = Evidence("gap", 0.3, 0.15, "The gap is 30%.")
+    found = Diagnosis(
+        "digits",
+        "overfitting",
+        "high",
+        "digits overfits: the gap is 30%.",
+        (repeated, Evidence("epochs", 3.0, None, "The best epoch is the 3rd.")),
+        (Advice("model.dropout", "raise it to 0.3 … 0.6", "the gap is wide"),),
+        (f"look at {EVIL}",),
+    )
+    diagnosed = replace(record, name="digits", diagnosis=found)
+    assert taught(diagnosed) == ["digits overfits: the gap is 30%.", "The best epoch is the 3rd.", f"look at {EVIL}"]
+    assert steps(diagnosed)[0] == "`model.dropout`: raise it to 0.3 … 0.6; the gap is wide."
+    assert steps(diagnosed)[1:] == steps(replace(diagnosed, diagnosis=None)) != []
+    texts = " ".join(Outline(study_page(diagnosed)).texts)
+    assert texts.index("What it taught") < texts.index("digits overfits") < texts.index("raise it to 0.3")
+    assert "**Diagnosis.** digits overfits" in note(diagnosed)
+
+
 @pytest.mark.parametrize(
     ("one", "told"),
     [
@@ -495,3 +522,57 @@ def test_studies_of_other_objectives_and_a_single_one_are_refused() -> None:
     assert (mixed.path, "minimize val_loss, but has: maximize val_acc" in mixed.message) == ("other", True)
     assert compare([one, record_of([], "empty")]).verdict.startswith("At least two")
     assert comparison_page(compare([one, record_of([], "empty")]))
+
+
+# The commands
+
+
+@pytest.fixture
+def stored(home: Home, study: dict[str, Any]) -> Home:
+    """Two studies in the storage, each with a trial that has ended, and one of another objective."""
+    with open_storage(home, create=True) as store:
+        for name, value in (("one", 0.5), ("other", 0.25)):
+            enter(store, read_study({**study, "study": name}))
+            lease = store.claim(store.study(name).id, "worker")
+            assert lease is not None
+            store.propose(lease, {"model.learning_rate": 0.1, "data.batch_size": 64})
+            store.report(lease, Report(1, {"val_loss": value}, value))
+            cost = {"train": 4.0}
+            store.finish(
+                lease, TrialResult(TrialState.COMPLETE, value, best_epoch=1, epochs=1, config={}, seconds=cost)
+            )
+        accuracy = {"metric": "val_acc", "direction": "maximize"}
+        enter(store, read_study({**study, "study": "accuracy", "objective": accuracy}))
+    return home
+
+
+def command(*arguments: str) -> Any:
+    return CliRunner().invoke(app, arguments)
+
+
+def test_report_writes_the_page_and_makes_its_folder(stored: Home, tmp_path: Path) -> None:
+    to = tmp_path / "pages" / "one.html"
+    done = command("report", "one", "--to", str(to))
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert f"{to} (2." in done.stderr
+    assert to.read_text("utf-8").startswith("<!DOCTYPE html>")
+    wrong = command("report", "one", "--to", str(tmp_path))
+    assert wrong.exit_code == 2
+    assert "cannot be written: Is a directory" in re.sub(r"[│\s]+", " ", wrong.stderr)
+    assert isinstance(command("report", "oen", "--to", str(to)).exception, StudyNotFound)
+
+
+def test_compare_prints_a_table_json_and_a_page(stored: Home, tmp_path: Path) -> None:
+    table = command("compare", "one", "other", "--to", str(tmp_path / "both.html"))
+    assert table.exit_code == 0
+    assert "other is ahead of one: 0.25 against 0.5" in table.stdout
+    assert "after 4 s" in table.stdout
+    assert "learning_rate" in table.stdout
+    assert "one and other" in (tmp_path / "both.html").read_text("utf-8")
+    told = json.loads(command("compare", "one", "other", "--json").stdout)
+    assert [study["best"]["value"] for study in told["studies"]] == [0.5, 0.25]
+    assert told["studies"][1]["best_after"][-1] == {"seconds": 4.0, "value": 0.25}
+    refused = command("compare", "one", "accuracy").exception
+    assert isinstance(refused, SpecError)
+    assert refused.exit_code == 2
+    assert "minimize val_loss, but has: maximize val_acc" in str(refused)

@@ -508,8 +508,6 @@ def _print_json(result: StudyResult) -> None:
 
 
 def _print(renderable: Any) -> None:
-    """Print on stdout; piped output is as wide as it needs to be, without colours."""
-    from rich.console import Console
+    from tuner.cli.tables import print_wide
 
-    console = Console() if sys.stdout.isatty() else Console(width=160)
-    console.print(renderable)
+    print_wide(renderable)

@@ -43,6 +43,7 @@ def compare(
     All of them are read at the same training times, so a longer study has no advantage there. Docs: docs/report.md.
     """
     from tuner.cli.tables import comparison_page as shown
+    from tuner.cli.tables import print_wide
     from tuner.errors import SpecError
     from tuner.report import compare as compared
     from tuner.report import comparison_page, problems
@@ -59,9 +60,7 @@ def compare(
     if as_json:
         typer.echo(json.dumps(comparison.to_json(), indent=2))
     else:
-        from rich.console import Console
-
-        Console().print(shown(comparison))
+        print_wide(shown(comparison))
 
 
 def _write(page: str, to: Path) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ast
 import importlib.resources
+import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Group
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
     from tuner.storage import StudyRow, WorkerRow
 
 LEADERS = 10
+
+
+def print_wide(renderable: Any) -> None:
+    """Print on stdout; piped output is as wide as it needs to be, without colours."""
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    console.print(renderable)
 
 
 def result_page(result: StudyResult) -> Group:

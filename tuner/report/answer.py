@@ -72,7 +72,8 @@ def taught(record: StudyRecord) -> list[str]:
     found = record.diagnosis
     if found is None:
         return []
-    return [found.headline, *(evidence.says for evidence in found.evidence), *found.warnings]
+    more = [says for says in (e.says for e in found.evidence) if says[1:].rstrip(".") not in found.headline]
+    return [found.headline, *more, *found.warnings]
 
 
 def ended(trial: Trial) -> str:

@@ -44,6 +44,7 @@ def ledger(record: StudyRecord) -> Figure | None:
             "x": [rounded(100 * seconds / time)],
             "text": [f"{100 * seconds / time:.0f} %"],
             "textposition": "inside",
+            "textangle": 0,
             "insidetextanchor": "middle",
             "insidetextfont": {"color": "@ink"},
             "marker": {"color": colours[kind]},

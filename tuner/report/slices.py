@@ -83,7 +83,7 @@ def _of_slice(record: StudyRecord, path: str, placed: Sequence[tuple[Trial, floa
     else:
         told = "at " + ", ".join(dict.fromkeys(number(v) for v in values))
     finished = sum(t.value is not None for t in record.proposals)
-    where = "" if len(placed) == finished else f" It applied in {len(placed)} of the {finished} drawn trials."
+    where = "" if len(placed) == finished else f" It applied in {len(placed)} of the {finished} trials."
     if finished > DRAWN // 2:
         where = ""
     return f"The best {len(best)} trials have {short(path)} {told}.{where}"

@@ -40,6 +40,9 @@ NOTE = "mlflow.note.content"  # what MLflow shows as a run's description
 NEVER = -1  # the revision of a trial of which MLflow has seen nothing
 NOTE_SECONDS, PAGE_SECONDS = 30.0, 600.0
 """How often the study's description in MLflow, and its report, are brought up to date while it runs."""
+MOST_MEASURED = 1000
+"""With more trials, the report in MLflow is without importance and diagnosis: measuring them takes minutes then, longer
+than a courier may be silent. `tuner report` takes the time."""
 LONGEST_WAIT_SECONDS = 30.0  # well within the courier's lease, which each round renews
 LONGEST_ROUND_SECONDS = 20.0  # so is this, however slow MLflow is
 
@@ -315,9 +318,9 @@ class Route:
         record = self._record(measured=False)
         tags = {"tuner.state": record.state, NOTE: note(record)}
         metrics = {
-            "cost/epochs": float(record.epochs),
-            "cost/seconds": record.seconds,
-            "cost/wasted_seconds": record.wasted_seconds,
+            "epochs": float(record.epochs),
+            "seconds": record.seconds,
+            "wasted_seconds": record.wasted_seconds,
         }
         if record.chosen is not None:
             best = record.chosen.trial
@@ -331,7 +334,7 @@ class Route:
     def _attach_page(self, tracker: MLflowTracker) -> None:
         """Attach the report, and the description with what only the report's reading of all curves can tell."""
         try:
-            record = self._record(measured=True)
+            record = self._record(measured=len(self._trials) <= MOST_MEASURED)
             drawn = (study_page(record), note(record))
         except StorageUnavailable:
             raise

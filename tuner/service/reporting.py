@@ -23,8 +23,7 @@ def record_of(
         store: where it is.
         row: the study.
         trials: all of its trials; saves reading them again.
-        measured: whether importance is measured, the study diagnosed and the best trial's own curves read: a page needs
-            that, a note in mid-study does not.
+        measured: whether importance is measured and the study diagnosed, which takes seconds.
     """
     from tuner.insight import importance
 
@@ -40,7 +39,7 @@ def record_of(
         trials=trials,
         chosen=chosen,
         importance=importance(spec.searched, spec.goal, trials) if measured and spec.searched.parameters else None,
-        curves=store.curves(row.id, [chosen.trial.number]) if measured and chosen is not None else {},
+        curves=store.curves(row.id, [chosen.trial.number]) if chosen is not None else {},
         epochs=summary.epochs,
         seconds=summary.seconds,
         wasted_seconds=summary.wasted_seconds,

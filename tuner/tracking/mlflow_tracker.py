@@ -49,7 +49,7 @@ class MLflowTracker:
         uri: MLflow's tracking URI.
         artifacts: where artifacts go when the URI is a database; a server has its own place.
         study: the study's name, which is also the experiment's and the parent run's.
-        objective: named in tags, and logged as `best_…`; the other metrics at the best epoch as `best/…`.
+        objective: named in tags, and logged as `best_…`.
         uid: tells this study from others of its name on the same server; by default the name.
 
     Every method raises TrackingUnavailable when MLflow does not answer; nothing is lost by opening another tracker and
@@ -166,8 +166,9 @@ class MLflowTracker:
                 if result.detail:
                     tags["tuner.traceback"] = result.detail
                 told = self.results(result.metrics)
-                told |= {"best/epoch": float(result.best_epoch or 0), "cost/epochs": float(result.epochs)}
-                told |= {f"cost/seconds_{phase}": seconds for phase, seconds in result.seconds.items()}
+                told |= {"best_epoch": float(result.best_epoch or 0), "epochs": float(result.epochs)}
+                told["seconds"] = trial.train_seconds
+                tags["tuner.seconds"] = ", ".join(f"{phase} {value:.3g}" for phase, value in result.seconds.items())
                 metrics += [Metric(_legal(n), v, ended, 0) for n, v in told.items() if math.isfinite(v)]
             self._log(run, metrics, tags, params)
             self._described.add(run)
@@ -177,9 +178,14 @@ class MLflowTracker:
             return run
 
     def results(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """Metrics at the best epoch, as runs name them: MLflow's charts group what has a `/`, after the curves."""
+        """Validation metrics at the best epoch, as runs name them.
+
+        MLflow's charts show names without a `/` in alphabetical order, and after all groups with one. So these few
+        stand before the curves, and the rest (of training, of layers) is for the curves alone.
+        """
         mine = self.objective.metric
-        return {f"best_{name}" if name == mine else f"best/{name}": value for name, value in metrics.items()}
+        told = {name: value for name, value in metrics.items() if name == mine or name.startswith("val_")}
+        return {f"best_{name}": value for name, value in told.items() if "/" not in name}
 
     def progress(self, values: Sequence[tuple[int, float, float]]) -> None:
         """Log the best value so far on the parent: (trials completed by then, seconds since 1970, value)."""
