@@ -80,6 +80,8 @@ class Diagnosis:
     def lines(self) -> tuple[str, ...]:
         """All of it in plain sentences, the answer with its first evidence first; no markup."""
         advised = [f"{i}. {a.hyperparameter}: {a.change}: {a.reason}" for i, a in enumerate(self.advice, 1)]
+        if not advised and self.verdict == "fine" and not self.alone:
+            advised = ["By these numbers there is nothing to change."]
         return (self.headline, *(e.says for e in self.evidence[1:]), *advised, *self.warnings)
 
     def to_json(self) -> dict[str, Any]:
