@@ -62,6 +62,7 @@ class Diagnosis:
         evidence: the numbers and thresholds that made it say so, the weightiest first.
         advice: remedies, in the order in which to try them.
         warnings: what else is worth knowing: a best at the edge of a range, a parameter that did not matter, …
+        idle: the paths of parameters that did not matter.
         trial: the number of the trial that was read; of a study, that of its best (None without one).
         alone: whether that trial alone was asked about, not the study.
     """
@@ -73,6 +74,7 @@ class Diagnosis:
     evidence: tuple[Evidence, ...] = ()
     advice: tuple[Advice, ...] = ()
     warnings: tuple[str, ...] = ()
+    idle: tuple[str, ...] = ()
     trial: int | None = None
     alone: bool = False
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tuner.insight.finding import Diagnosis
-from tuner.insight.importance import importance
-from tuner.insight.remarks import MIN_FOR_IDLE, did_not_matter
 from tuner.insight.remedies import narrower, told
 from tuner.insight.subject import Subject
 from tuner.space import read_space, removed_values, without_values
@@ -65,7 +63,7 @@ def follow_up(
         else:
             _fix(draft, {advice.hyperparameter: advice.value}, why)
     _narrow(draft, subject, trials, without)
-    _fix_idle(draft, spec, subject, trials, without)
+    _fix_idle(draft, diagnosis, subject, without)
     if best.value is not None:
         draft.document["search"]["start"] = [spec.study]
         draft.reasons["search.start"] = f"the best of {spec.study}, trial {best.number}, is tried first"
@@ -131,19 +129,12 @@ def _narrow(draft: Draft, subject: Subject, trials: Sequence[Trial], without: Co
             _search(draft, path, advice.parameter, f"{advice.change}: {advice.reason}")
 
 
-def _fix_idle(
-    draft: Draft, spec: StudySpec, subject: Subject, trials: Sequence[Trial], without: Collection[str]
-) -> None:
+def _fix_idle(draft: Draft, diagnosis: Diagnosis, subject: Subject, without: Collection[str]) -> None:
     """Fix at the best's value what did not matter."""
-    measured = importance(spec.searched, spec.goal, trials)
-    if measured.reason is not None or measured.trials < MIN_FOR_IDLE:
-        return
-    for p in measured.parameters:
-        changed = p.path in draft.reasons or p.path in without
-        if did_not_matter(p) and p.path in draft.space and p.path in subject.params and not changed:
-            value = subject.params[p.path]
-            why = f"fixed at {told(value)}, which the best has: it did not matter over {measured.trials} trials"
-            _fix(draft, {p.path: value}, why)
+    for path in diagnosis.idle:
+        if path in draft.space and path in subject.params and path not in draft.reasons and path not in without:
+            value = subject.params[path]
+            _fix(draft, {path: value}, f"fixed at {told(value)}, which the best has, since it did not matter")
 
 
 def _unfix(document_: dict[str, Any], path: str) -> None:

@@ -23,6 +23,7 @@ ENOUGH, NEAR = 6, 1 / 3
 """From so many trials on, a best further than this from an end of its range says that the end is not where to go."""
 
 ENOUGH_BEST = 3
+FAR_BELOW = 30
 
 RECTIFIERS = ("relu", "leaky_relu", "prelu", "maxout")
 CLIPPING: Mapping[str, Any] = {
@@ -199,13 +200,31 @@ class _Ward:
         path = self.subject.known(roles.LEARNING_RATE)
         value = None if path is None else self.subject.value(path)
         usual = None if path is None else self._documented(path, value)
-        if path is None or usual is None or isinstance(usual.range, Choice):
+        if path is None or usual is None or isinstance(usual.range, Choice) or not isinstance(value, int | float):
             return
-        rates = {"low": value, "high": usual.range.high, "scale": "log", "default": usual.default}
+        default = self._usual_rate(path)
+        low = float(f"{min(value, default):.1g}")
+        rates = {"low": low, "high": usual.range.high, "scale": "log", "default": default}
         others = {k: v for k, v in document(_alone(usual, self.subject)).items() if k != "float"}
         made = Parameter.model_validate(others | {"float": rates})
         change = f"search {in_words(made)} (the best has {told(value)})"
-        yield True, Advice(path, change, "it has hardly moved, so its steps are far too short", document(made))
+        reason = "it has hardly moved, so its steps are too short"
+        if not self.judgement.slow:
+            reason = f"its steps are short: {told(default)} is the usual rate"
+        yield True, Advice(path, change, reason, document(made))
+
+    def below_the_usual(self) -> bool:
+        """Whether the learning rate is far below the one that is documented for the model."""
+        path = self.subject.known(roles.LEARNING_RATE)
+        if path is None or path not in self.subject.documented.parameters:
+            return False
+        return float(self.subject.value(path)) < self._usual_rate(path) / FAR_BELOW
+
+    def _usual_rate(self, path: str) -> float:
+        """The documented default beside the trial's other values."""
+        documented = self._documented_rate(path)
+        default = documented.default_for({p: self.subject.value(p) for p in documented.default_when})
+        return float(default) if isinstance(default, int | float) else 0.0
 
     def _seen_beyond(self, path: str, side: Side) -> bool:
         """Whether so many trials were made that those further on would have been better, if that is where to go."""
@@ -250,7 +269,7 @@ def remedies(
 
 def _underfitting(ward: _Ward) -> Iterator[tuple[bool, Advice]]:
     yield from ward.longer()
-    if ward.judgement.slow:
+    if ward.judgement.slow or ward.below_the_usual():
         yield from ward.faster()
     yield from ward.words(
         roles.ACTIVATION,

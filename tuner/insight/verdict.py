@@ -20,13 +20,16 @@ NOTHING = 0.97
 NOTHING_OF_NUMBERS = 0.85
 """The same for numbers: the variance of the target in the validation part is not quite that of the training part."""
 
+LUCK = 0.85
+"""A validation loss down to this is luck while the training loss never fell below `NOTHING`: the part may be small."""
+
 BAD_FIT, BAD_FIT_OF_CLASSES = 0.6, 0.3
 """A training loss above this fits badly. Classes can mostly be told; numbers and text have noise of their own."""
 
 SOME_FIT = 0.1
 """Above this it fits badly if more capacity is seen to help."""
 
-GAP, GAP_WITH_EVIDENCE = 0.15, 0.1
+GAP, GAP_WITH_EVIDENCE = 0.1, 0.07
 """A validation loss so far above the training loss is overfitting; nearer, if more regularisation is seen to help."""
 
 TIMES = 1.5
@@ -200,7 +203,14 @@ def _judged(r: Reading, stick: Yardstick, subject: Subject, along: Mapping[str, 
 
 
 def _at_nothing(r: Reading, stick: Yardstick) -> bool:
-    return r.val is not None and stick.value is not None and r.val >= _bar_of_nothing(stick)
+    """Whether it got no further than knowing nothing.
+
+    While not even the training loss got below that, a validation loss a little below it is luck.
+    """
+    if r.val is None or stick.value is None:
+        return False
+    untrained = not stick.guessed and r.lowest_train is not None and r.lowest_train >= NOTHING
+    return r.val >= (LUCK if untrained else _bar_of_nothing(stick))
 
 
 def _bar_of_nothing(stick: Yardstick) -> float:
@@ -314,7 +324,7 @@ def _short_of_nothing(made: Judgement) -> Judgement:
 
 
 def _falling(made: Judgement) -> Judgement:
-    made.verdict, made.falling = "underfitting", True
+    made.verdict, made.falling, made.slow = "underfitting", True, True
     made.evidence.append(_still_falling(made))
     r = made.reading
     if r.train is not None:
