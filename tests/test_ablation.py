@@ -275,6 +275,7 @@ def test_the_commands_refuse_what_does_not_go_together(done: tuple[Home, Ablatio
     there.touch()
     for arguments in (
         ["diagnose", "small", "--next", str(there)],
+        ["diagnose", "small", "--next", str(tmp_path / "nowhere" / "new.yaml")],
         ["diagnose", "small", "--trial", "1", "--next", str(tmp_path / "new.yaml")],
         ["ablate", "small", "--over", "model.norm=none,batch", "--to", "picture.png"],
         ["ablate", "small", "--over", "model.norm=none,batch", "--seeds", "0"],

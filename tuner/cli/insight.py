@@ -40,6 +40,7 @@ def diagnose(
         raise typer.BadParameter("follows a study, not one trial: leave --trial out.", param_hint="--next")
     if next_ is not None and next_.exists():
         raise typer.BadParameter(f"{next_} exists already. Name another file.", param_hint="--next")
+    _check_folder(next_, "--next")
     home = Home.from_environment()
     with open_storage(home) as store:
         row = store.study(name)
@@ -92,8 +93,7 @@ def ablate(
 
     if to is not None and to.suffix not in (".svg", ".html"):
         raise typer.BadParameter(f"must end in .svg or .html, but got {to}.", param_hint="--to")
-    if to is not None and not to.absolute().parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {to.absolute().parent}. Make it first.", param_hint="--to")
+    _check_folder(to, "--to")
     overrides = [parse_override(text) for text in set_ or []]
     home = Home.from_environment()
     with progress(quiet=quiet, as_json=as_json) as shown:
@@ -111,3 +111,8 @@ def ablate(
         typer.echo("\n".join([*found.lines, f"Everything else is as in {done.base}."]))
         typer.echo(f"curves: {to if to is not None else 'tuner ui, artifact ablation.svg of ' + found.study}")
     raise typer.Exit(0 if found.levels[0].mean is not None else 1)
+
+
+def _check_folder(file: Path | None, option: str) -> None:
+    if file is not None and not file.absolute().parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {file.absolute().parent}. Make it first.", param_hint=option)

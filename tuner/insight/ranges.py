@@ -47,6 +47,8 @@ def moved(name: str, parameter: Parameter, value: Any, side: Side) -> Parameter 
         side: where to go.
     """
     values = parameter.range
+    if not values.contains(value):  # the space was changed since
+        return None
     if isinstance(values, Choice):
         return _choice(parameter, values, value, side)
     lowest, highest = _limits(name, values)
@@ -72,6 +74,8 @@ def holding(parameter: Parameter, value: Any) -> Parameter:
 def widened(name: str, parameter: Parameter, value: Any, side: Side) -> Parameter | None:
     """The parameter with more room at the end where the trial's value lies; None where there is none."""
     values = parameter.range
+    if not values.contains(value):  # the space was changed since
+        return None
     if isinstance(values, Choice):
         return _choice(parameter, values, value, side)
     lowest, highest = _limits(name, values)

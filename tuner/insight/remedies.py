@@ -218,7 +218,8 @@ class _Ward:
         path = self.subject.known(roles.LEARNING_RATE)
         if path is None or path not in self.subject.documented.parameters:
             return False
-        return float(self.subject.value(path)) < self._usual_rate(path) / FAR_BELOW
+        rate = self.subject.value(path)
+        return isinstance(rate, int | float) and rate < self._usual_rate(path) / FAR_BELOW
 
     def _usual_rate(self, path: str) -> float:
         """The documented default beside the trial's other values."""
