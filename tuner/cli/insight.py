@@ -20,6 +20,12 @@ def diagnose(
     trial: Annotated[
         int | None, typer.Option(min=0, help="Diagnose this trial alone, from its own curves.", show_default=False)
     ] = None,
+    next_: Annotated[
+        Path | None,
+        typer.Option(
+            "--next", help="Write the next study: its space moved as advised, begun with this best.", show_default=False
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Say what limits a study, from its numbers, and what to change.
@@ -27,15 +33,28 @@ def diagnose(
     Does its best underfit, overfit or diverge, do gradients vanish, was nothing learned, or is it fine? Learning curves
     and what sets trials apart say so, with the thresholds. Docs: docs/insight.md.
     """
-    from tuner.service.diagnosing import diagnosis_of
+    from tuner.service.diagnosing import diagnosis_of, next_study
     from tuner.service.entry import open_storage
 
-    with open_storage(Home.from_environment()) as store:
-        found = diagnosis_of(store, store.study(name), trial=trial)
+    if next_ is not None and trial is not None:
+        raise typer.BadParameter("follows a study, not one trial: leave --trial out.", param_hint="--next")
+    if next_ is not None and next_.exists():
+        raise typer.BadParameter(f"{next_} exists already. Name another file.", param_hint="--next")
+    _check_folder(next_, "--next")
+    home = Home.from_environment()
+    with open_storage(home) as store:
+        row = store.study(name)
+        found = diagnosis_of(store, row, trial=trial)
+        if next_ is not None:
+            from tuner.engine.crew import Crew
+
+            next_.write_text(next_study(store, row, found, Crew(home).inspect), "utf-8")
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))
         return
     typer.echo("\n".join(found.lines))
+    if next_ is not None:
+        typer.echo(f"The next study is in {next_}, each change with its reason. Run it: tuner run {next_}")
 
 
 def ablate(
@@ -74,8 +93,7 @@ def ablate(
 
     if to is not None and to.suffix not in (".svg", ".html"):
         raise typer.BadParameter(f"must end in .svg or .html, but got {to}.", param_hint="--to")
-    if to is not None and not to.absolute().parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {to.absolute().parent}. Make it first.", param_hint="--to")
+    _check_folder(to, "--to")
     overrides = [parse_override(text) for text in set_ or []]
     home = Home.from_environment()
     with progress(quiet=quiet, as_json=as_json) as shown:
@@ -93,3 +111,8 @@ def ablate(
         typer.echo("\n".join([*found.lines, f"Everything else is as in {done.base}."]))
         typer.echo(f"curves: {to if to is not None else 'tuner ui, artifact ablation.svg of ' + found.study}")
     raise typer.Exit(0 if found.levels[0].mean is not None else 1)
+
+
+def _check_folder(file: Path | None, option: str) -> None:
+    if file is not None and not file.absolute().parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {file.absolute().parent}. Make it first.", param_hint=option)

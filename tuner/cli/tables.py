@@ -55,6 +55,7 @@ def result_page(result: StudyResult) -> Group:
     where = Table.grid(padding=(0, 2))
     where.add_row("use it", f"tuner best {result.study} > best.yaml")
     where.add_row("look at it", f"tuner ui        (MLflow at {result.tracking_uri})")
+    where.add_row("learn from it", f"tuner diagnose {result.study}")
     if not result.reason:
         where.add_row("go on", f"tuner resume {result.study} --trials {sum(result.trials.values()) * 2}")
     parts.append(where)

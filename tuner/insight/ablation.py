@@ -99,7 +99,7 @@ class Ablation:
             return (f"No run of {self.study} came to an end, so nothing can be compared.",)
         name, metric = self.over.partition(".")[2], self.objective.metric
         beaten = [p for p in self.pairs if p.better == best.value and p.apart]
-        told = {True: "is the best", False: "has the best mean, but not every other can be told from it"}
+        told = {True: "is the best", False: "has the best mean, but is not told apart from every other"}
         answer = f"{name} = {best.value} {told[len(beaten) == len(self.levels) - 1]}: {metric} {_spread(best)}."
         return (answer, *map(self._compared, self._against_the_best()), *self._lost(), *self._others())
 

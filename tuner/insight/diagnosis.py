@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from tuner.errors import NoBest, StudyNotFound
 from tuner.insight.across import trends
 from tuner.insight.finding import Curves, Diagnosis
+from tuner.insight.importance import importance
 from tuner.insight.reading import Reading, read, yardstick
-from tuner.insight.remarks import remarks
+from tuner.insight.remarks import idle, remarks
 from tuner.insight.remedies import remedies
 from tuner.insight.subject import Subject
 from tuner.insight.verdict import Judgement, judge_study, judge_trial
@@ -81,6 +82,7 @@ def _told(
     *,
     alone: bool = False,
 ) -> Diagnosis:
+    measured = None if alone else importance(spec.searched, spec.goal, trials)
     return Diagnosis(
         study=spec.study,
         verdict=judgement.verdict,
@@ -88,7 +90,8 @@ def _told(
         headline=judgement.headline(spec.study, subject.trial.number, alone=alone),
         evidence=tuple(judgement.evidence),
         advice=tuple(remedies(judgement, subject, trials, readings or {})),
-        warnings=(*judgement.notes, *(() if alone else remarks(spec, trials, subject, readings or {}))),
+        warnings=(*judgement.notes, *remarks(trials, subject, readings or {}, measured)),
+        idle=idle(measured),
         trial=subject.trial.number,
         alone=alone,
     )

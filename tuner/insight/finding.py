@@ -62,6 +62,7 @@ class Diagnosis:
         evidence: the numbers and thresholds that made it say so, the weightiest first.
         advice: remedies, in the order in which to try them.
         warnings: what else is worth knowing: a best at the edge of a range, a parameter that did not matter, …
+        idle: the paths of parameters that did not matter.
         trial: the number of the trial that was read; of a study, that of its best (None without one).
         alone: whether that trial alone was asked about, not the study.
     """
@@ -73,6 +74,7 @@ class Diagnosis:
     evidence: tuple[Evidence, ...] = ()
     advice: tuple[Advice, ...] = ()
     warnings: tuple[str, ...] = ()
+    idle: tuple[str, ...] = ()
     trial: int | None = None
     alone: bool = False
 
@@ -80,6 +82,8 @@ class Diagnosis:
     def lines(self) -> tuple[str, ...]:
         """All of it in plain sentences, the answer with its first evidence first; no markup."""
         advised = [f"{i}. {a.hyperparameter}: {a.change}: {a.reason}" for i, a in enumerate(self.advice, 1)]
+        if not advised and self.verdict == "fine" and not self.alone:
+            advised = ["By these numbers there is nothing to change."]
         return (self.headline, *(e.says for e in self.evidence[1:]), *advised, *self.warnings)
 
     def to_json(self) -> dict[str, Any]:

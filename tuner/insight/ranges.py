@@ -47,6 +47,8 @@ def moved(name: str, parameter: Parameter, value: Any, side: Side) -> Parameter 
         side: where to go.
     """
     values = parameter.range
+    if not values.contains(value):  # the space was changed since
+        return None
     if isinstance(values, Choice):
         return _choice(parameter, values, value, side)
     lowest, highest = _limits(name, values)
@@ -72,6 +74,8 @@ def holding(parameter: Parameter, value: Any) -> Parameter:
 def widened(name: str, parameter: Parameter, value: Any, side: Side) -> Parameter | None:
     """The parameter with more room at the end where the trial's value lies; None where there is none."""
     values = parameter.range
+    if not values.contains(value):  # the space was changed since
+        return None
     if isinstance(values, Choice):
         return _choice(parameter, values, value, side)
     lowest, highest = _limits(name, values)
@@ -89,7 +93,10 @@ def narrowed(parameter: Parameter, seen: Sequence[Any], value: Any) -> Parameter
     low, high = max(0.0, min(places) - MARGIN), min(1.0, max(places) + MARGIN)
     if high - low > WORTH:
         return None
-    return _ranged(parameter, values.from_unit(low), values.from_unit(high), value)
+    made = _ranged(parameter, values.from_unit(low), values.from_unit(high), value)
+    if made is None or isinstance(made.range, Choice):
+        return None
+    return made if values.to_unit(made.range.high) - values.to_unit(made.range.low) <= WORTH else None
 
 
 def in_words(parameter: Parameter) -> str:
@@ -150,15 +157,15 @@ def _ranged(parameter: Parameter, low: float, high: float, default: Any) -> Para
     low, high = _short(low, down=True), _short(high, down=False)
     if values.scale == "log_complement":
         high = min(high, 0.9999)
-    low, high = min(low, default), max(high, default)
+    kept = [default, *(rate for words in parameter.default_when.values() for rate in words.values())]
+    low, high = min(low, *kept), max(high, *kept)
     if low >= high:
         return None
     given = values.model_dump() | {"low": low, "high": high, "default": default}
     made_float = FloatRange.model_validate(given)
     if made_float == values.model_copy(update={"default": default}):
         return None
-    update: dict[str, Any] = {"float_": made_float, "default_when": {}}
-    return parameter.model_copy(update=update)
+    return parameter.model_copy(update={"float_": made_float})
 
 
 def _short(value: float, *, down: bool) -> float:

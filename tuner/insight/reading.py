@@ -119,6 +119,23 @@ class Reading:
         return 0.0 if self.val is None or self.last_val is None else max(0.0, self.last_val - self.val)
 
     @property
+    def opening(self) -> float:
+        """By how much the two losses moved apart after the best epoch, validation upwards and training downwards."""
+        if self.gap is None or self.last_gap is None:
+            return 0.0
+        return self.last_gap - self.gap
+
+    @property
+    def fit(self) -> float | None:
+        """How well the training data are fitted, at the best epoch: the lower of the two losses.
+
+        A training loss is the mean over an epoch, with dropout and while the network still changed; one that is above
+        the validation loss says less about the fit than that does.
+        """
+        known = [loss for loss in (self.train, self.val) if loss is not None]
+        return min(known, default=None)
+
+    @property
     def best_at_the_end(self) -> bool:
         """Whether the best epoch is among the last tenth of the epochs."""
         return self.best_epoch > 0 and self.best_epoch >= math.floor(0.9 * self.epochs)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tuner.insight.across import edge
-from tuner.insight.importance import importance
-from tuner.insight.parameter import ParameterImportance
+from tuner.insight.importance import Importance
+from tuner.insight.parameter import FANOVA, PED_ANOVA, ParameterImportance
 from tuner.insight.reading import Reading
 from tuner.insight.subject import Subject
-from tuner.spec import StudySpec
 from tuner.trial import Trial, TrialState
 
 IDLE = 0.03
@@ -17,6 +16,8 @@ IDLE = 0.03
 
 MIN_FOR_IDLE = 30
 """So many trials must have been measured before a parameter is said not to matter."""
+
+METHODS = (PED_ANOVA, FANOVA)
 
 WASTED = 0.5
 """A share of the training time that came to nothing, from which on it is said."""
@@ -30,10 +31,19 @@ NATURAL_ENDS = {"dropout": 0.0, "momentum": 0.0, "penalty": 0.0, "nesterov": 0.0
 
 
 def remarks(
-    spec: StudySpec, trials: Sequence[Trial], subject: Subject, readings: Mapping[int, Reading]
+    trials: Sequence[Trial], subject: Subject, readings: Mapping[int, Reading], measured: Importance | None
 ) -> tuple[str, ...]:
-    """The sentences, the weightiest first."""
-    return (*_edges(subject), *_importance(spec, trials), *_waste(trials, subject, readings))
+    """The sentences, the weightiest first; none where one trial alone is asked about, and nothing was measured."""
+    if measured is None:
+        return ()
+    return (*_edges(subject), *_importance(measured), *_waste(trials, subject, readings))
+
+
+def idle(measured: Importance | None) -> tuple[str, ...]:
+    """The paths of the parameters that did not matter, by both methods over enough trials."""
+    if measured is None or measured.trials < MIN_FOR_IDLE:
+        return ()
+    return tuple(p.path for p in measured.parameters if _did_not_matter(p))
 
 
 def _edges(subject: Subject) -> list[str]:
@@ -52,26 +62,22 @@ def _edges(subject: Subject) -> list[str]:
     return found
 
 
-def _importance(spec: StudySpec, trials: Sequence[Trial]) -> list[str]:
-    measured = importance(spec.searched, spec.goal, trials)
+def _importance(measured: Importance) -> list[str]:
     if measured.reason is not None:
         return []
     found = list(measured.sentences)
-    if measured.trials >= MIN_FOR_IDLE:
-        idle = [p for p in measured.parameters if did_not_matter(p)]
-        if idle:
-            listed = ", ".join(p.name for p in idle)
-            found.append(
-                f"{listed} did not matter (below {IDLE:.0%} by both methods over {measured.trials} trials): "
-                "fix them, and the search has fewer directions."
-            )
+    if nothing := idle(measured):
+        listed = ", ".join(path.partition(".")[2] for path in nothing)
+        found.append(
+            f"{listed} did not matter (below {IDLE:.0%} by both methods over {measured.trials} trials): the next study "
+            "has fewer directions without."
+        )
     return found
 
 
-def did_not_matter(parameter: ParameterImportance) -> bool:
-    """Whether both methods say so."""
+def _did_not_matter(parameter: ParameterImportance) -> bool:
     shares = parameter.shares
-    return len(shares) == 2 and not parameter.beyond_chance and all(share < IDLE for share in shares.values())
+    return len(shares) == len(METHODS) and not parameter.beyond_chance and all(s < IDLE for s in shares.values())
 
 
 def _waste(trials: Sequence[Trial], subject: Subject, readings: Mapping[int, Reading]) -> list[str]:

@@ -22,6 +22,9 @@ MIN_TO_NARROW = 10
 ENOUGH, NEAR = 6, 1 / 3
 """From so many trials on, a best further than this from an end of its range says that the end is not where to go."""
 
+ENOUGH_BEST = 3
+FAR_BELOW = 30
+
 RECTIFIERS = ("relu", "leaky_relu", "prelu", "maxout")
 CLIPPING: Mapping[str, Any] = {
     "what": "norm to which gradients are clipped",
@@ -161,7 +164,7 @@ class _Ward:
         high = min(highest, 1.0)
         range_ = {"low": high / 1000, "high": high, "default": high / 30}
         told = {name: float(f"{rate:.2g}") for name, rate in range_.items()}
-        others = {k: v for k, v in document(parameter).items() if k not in ("float", "default_when")}
+        others = {k: v for k, v in document(parameter).items() if k != "float"}
         return Parameter.model_validate(others | {"float": {**told, "scale": "log"}})
 
     def clipping(self) -> Iterator[tuple[bool, Advice]]:
@@ -192,36 +195,37 @@ class _Ward:
                     Advice(path, change, f"the best has {told(value)}, at the edge of the range", document(made)),
                 )
 
-    def narrower(self) -> Iterator[tuple[bool, Advice]]:
-        """Advice to search only where the best trials lie."""
-        complete = [t for t in self.trials if t.result and t.result.state is TrialState.COMPLETE and t.confirms is None]
-        if len(complete) < MIN_TO_NARROW:
-            return
-        best = best_ones(self.trials, self.subject.spec.goal)
-        for path, parameter in self.subject.parameters.items():
-            value = self.subject.params.get(path)
-            seen = [(t.params or {})[path] for t in best if path in (t.params or {})]
-            if value is None or not parameter.range.contains(value) or len(seen) < 3:
-                continue
-            made = narrowed(parameter, seen, value)
-            if made is not None:
-                change = f"search {in_words(made)} (was {in_words(parameter)})"
-                span = f"{told(min(seen))} and {told(max(seen))}"
-                reason = f"the best {len(seen)} of {len(self.trials)} trials lie between {span}"
-                yield False, Advice(path, change, reason, document(made))
-
     def faster(self) -> Iterator[tuple[bool, Advice]]:
         """Advice for a learning rate of another order, where nothing has moved."""
         path = self.subject.known(roles.LEARNING_RATE)
         value = None if path is None else self.subject.value(path)
         usual = None if path is None else self._documented(path, value)
-        if path is None or usual is None or isinstance(usual.range, Choice):
+        if path is None or usual is None or isinstance(usual.range, Choice) or not isinstance(value, int | float):
             return
-        rates = {"low": value, "high": usual.range.high, "scale": "log", "default": usual.default}
-        others = {k: v for k, v in document(_alone(usual, self.subject)).items() if k not in ("float", "default_when")}
+        default = self._usual_rate(path)
+        low = float(f"{min(value, default):.1g}")
+        rates = {"low": low, "high": usual.range.high, "scale": "log", "default": default}
+        others = {k: v for k, v in document(_alone(usual, self.subject)).items() if k != "float"}
         made = Parameter.model_validate(others | {"float": rates})
         change = f"search {in_words(made)} (the best has {told(value)})"
-        yield True, Advice(path, change, "it has hardly moved, so its steps are far too short", document(made))
+        reason = "it has hardly moved, so its steps are too short"
+        if not self.judgement.slow:
+            reason = f"its steps are short: {told(default)} is the usual rate"
+        yield True, Advice(path, change, reason, document(made))
+
+    def below_the_usual(self) -> bool:
+        """Whether the learning rate is far below the one that is documented for the model."""
+        path = self.subject.known(roles.LEARNING_RATE)
+        if path is None or path not in self.subject.documented.parameters:
+            return False
+        rate = self.subject.value(path)
+        return isinstance(rate, int | float) and rate < self._usual_rate(path) / FAR_BELOW
+
+    def _usual_rate(self, path: str) -> float:
+        """The documented default beside the trial's other values."""
+        documented = self._documented_rate(path)
+        default = documented.default_for({p: self.subject.value(p) for p in documented.default_when})
+        return float(default) if isinstance(default, int | float) else 0.0
 
     def _seen_beyond(self, path: str, side: Side) -> bool:
         """Whether so many trials were made that those further on would have been better, if that is where to go."""
@@ -232,6 +236,24 @@ class _Ward:
 
     def _better(self, path: str) -> Side | None:
         return self.judgement.trends[path].better if path in self.judgement.trends else None
+
+
+def narrower(subject: Subject, trials: Sequence[Trial]) -> Iterator[Advice]:
+    """Advice to search only where the best trials lie."""
+    complete = [t for t in trials if t.result and t.result.state is TrialState.COMPLETE and t.confirms is None]
+    if len(complete) < MIN_TO_NARROW:
+        return
+    best = best_ones(trials, subject.spec.goal)
+    for path, parameter in subject.parameters.items():
+        value = subject.params.get(path)
+        seen = [(t.params or {})[path] for t in best if path in (t.params or {})]
+        if value is None or not parameter.range.contains(value) or len(seen) < ENOUGH_BEST:
+            continue
+        made = narrowed(parameter, seen, value)
+        if made is not None:
+            change = f"search {in_words(made)} (was {in_words(parameter)})"
+            span = f"{told(min(seen))} and {told(max(seen))}"
+            yield Advice(path, change, f"the best {len(seen)} trials lie between {span}", document(made))
 
 
 def remedies(
@@ -248,7 +270,7 @@ def remedies(
 
 def _underfitting(ward: _Ward) -> Iterator[tuple[bool, Advice]]:
     yield from ward.longer()
-    if ward.judgement.slow:
+    if ward.judgement.slow or ward.below_the_usual():
         yield from ward.faster()
     yield from ward.words(
         roles.ACTIVATION,
@@ -323,7 +345,7 @@ def _learned_nothing(ward: _Ward) -> Iterator[tuple[bool, Advice]]:
 def _fine(ward: _Ward) -> Iterator[tuple[bool, Advice]]:
     yield from ward.edges()
     yield from ward.longer()
-    yield from ward.narrower()
+    yield from ((False, advice) for advice in narrower(ward.subject, ward.trials))
 
 
 PLANS: Mapping[Finding, Callable[[_Ward], Iterator[tuple[bool, Advice]]]] = {

@@ -11,11 +11,17 @@ from dataclasses import dataclass, field, replace
 
 from tuner.insight.across import Trend, edge
 from tuner.insight.finding import Confidence, Evidence, Finding
-from tuner.insight.reading import BLOWN_UP, CLASSES, Reading, Yardstick
+from tuner.insight.reading import BLOWN_UP, CLASSES, NUMBER, Reading, Yardstick
 from tuner.insight.subject import CAPACITY, REGULARISERS, Subject
 
 NOTHING = 0.97
 """A validation loss that never falls below this has learned nothing."""
+
+NOTHING_OF_NUMBERS = 0.85
+"""The same for numbers: the variance of the target in the validation part is not quite that of the training part."""
+
+LUCK = 0.85
+"""A validation loss down to this is luck while the training loss never fell below `NOTHING`: the part may be small."""
 
 BAD_FIT, BAD_FIT_OF_CLASSES = 0.6, 0.3
 """A training loss above this fits badly. Classes can mostly be told; numbers and text have noise of their own."""
@@ -23,7 +29,7 @@ BAD_FIT, BAD_FIT_OF_CLASSES = 0.6, 0.3
 SOME_FIT = 0.1
 """Above this it fits badly if more capacity is seen to help."""
 
-GAP, GAP_WITH_EVIDENCE = 0.15, 0.1
+GAP, GAP_WITH_EVIDENCE = 0.1, 0.07
 """A validation loss so far above the training loss is overfitting; nearer, if more regularisation is seen to help."""
 
 TIMES = 1.5
@@ -32,8 +38,8 @@ TIMES = 1.5
 BY_HEART = 0.6
 """Below this training loss a net has learned its training data, whatever it makes of others."""
 
-RISE = 0.15
-"""A validation loss that rises so far after its best epoch."""
+RISE, OPENING = 0.02, 0.15
+"""A validation loss that rises after its best epoch while the two losses move so far apart."""
 
 FALL, FALLEN = 0.05, 0.03
 """Still falling: in the last quarter of the epochs by this share of itself, and by this share of the yardstick."""
@@ -197,7 +203,18 @@ def _judged(r: Reading, stick: Yardstick, subject: Subject, along: Mapping[str, 
 
 
 def _at_nothing(r: Reading, stick: Yardstick) -> bool:
-    return r.val is not None and stick.value is not None and r.val >= NOTHING
+    """Whether it got no further than knowing nothing.
+
+    While not even the training loss got below that, a validation loss a little below it is luck.
+    """
+    if r.val is None or stick.value is None:
+        return False
+    untrained = not stick.guessed and r.lowest_train is not None and r.lowest_train >= NOTHING
+    return r.val >= (LUCK if untrained else _bar_of_nothing(stick))
+
+
+def _bar_of_nothing(stick: Yardstick) -> float:
+    return NOTHING_OF_NUMBERS if stick.kind == NUMBER else NOTHING
 
 
 def _diverging(made: Judgement) -> Judgement:
@@ -264,12 +281,12 @@ def _by_heart(made: Judgement) -> Judgement:
 
 def _nothing(made: Judgement) -> Judgement:
     made.verdict = "learned_nothing"
-    r = made.reading
+    r, bar = made.reading, _bar_of_nothing(made.stick)
     says = (
         f"Its validation loss never fell below {made.loss(r.val)}, and {made.nothing}, is what knowing nothing gives "
-        f"({NOTHING:.0%} of that is the bar)."
+        f"({bar:.0%} of that is the bar)."
     )
-    made.evidence.append(Evidence("lowest validation loss", r.val or 1.0, NOTHING, says))
+    made.evidence.append(Evidence("lowest validation loss", r.val or 1.0, bar, says))
     if r.lowest_train is not None:
         says = (
             f"Its training loss never fell below {made.loss(r.lowest_train)}: not even the training data were learned."
@@ -307,7 +324,7 @@ def _short_of_nothing(made: Judgement) -> Judgement:
 
 
 def _falling(made: Judgement) -> Judgement:
-    made.verdict, made.falling = "underfitting", True
+    made.verdict, made.falling, made.slow = "underfitting", True, True
     made.evidence.append(_still_falling(made))
     r = made.reading
     if r.train is not None:
@@ -333,8 +350,7 @@ def _overfits(made: Judgement, subject: Subject, along: Mapping[str, Trend]) -> 
     helps = [path for path in subject.paths(REGULARISERS) if _better(along, path) == "high"]
     bar = GAP_WITH_EVIDENCE if helps else GAP
     kept = r.gap >= bar and r.val >= TIMES * r.train
-    last_gap, last_train = r.last_gap or 0.0, r.last_train if r.last_train is not None else 1.0
-    later = r.rise >= RISE and last_gap >= 2 * GAP and last_train < BY_HEART
+    later = r.rise >= RISE and r.opening >= OPENING
     if not (kept or later):
         return False
     made.verdict = "overfitting"
@@ -350,9 +366,10 @@ def _overfits(made: Judgement, subject: Subject, along: Mapping[str, Trend]) -> 
     if later:
         says = (
             f"After epoch {r.best_epoch} the validation loss rose from {made.loss(r.val)} to {made.loss(r.last_val)}, "
-            f"while the training loss went to {made.loss(r.last_train)}: it goes on to learn by heart."
+            f"while the training loss went from {made.loss(r.train)} to {made.loss(r.last_train)}: it goes on to learn "
+            f"by heart (they moved apart by {r.opening:.0%} of what knowing nothing gives; {OPENING:.0%} is the bar)."
         )
-        made.evidence.append(Evidence("rise of the validation loss", r.rise, RISE, says))
+        made.evidence.append(Evidence("moved apart after the best epoch", r.opening, OPENING, says))
     for path in helps:
         made.evidence.append(_trend(along[path], "more", subject))
         made.support.append("more regularisation helped")
@@ -370,7 +387,7 @@ def _underfits(made: Judgement, subject: Subject, along: Mapping[str, Trend]) ->
     freed = [path for path in subject.paths(REGULARISERS) if _better(along, path) == "low"]
     parameters, params = subject.parameters, subject.params
     at_top = [path for path in subject.paths(CAPACITY) if edge(parameters[path], params[path]) == "high"]
-    fit, which = (r.train, "training") if r.train is not None else (r.val, "validation")
+    fit, which = r.fit, "training" if r.fit == r.train else "validation"
     bad = known and fit is not None and fit >= bar
     some = known and fit is not None and fit >= SOME_FIT
     tried_out = [p for p in subject.paths(CAPACITY) if subject.breadth(p) >= WIDE and p in along]
