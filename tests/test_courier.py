@@ -166,7 +166,7 @@ def parent(home: Home) -> Run:
 
 
 def progress(home: Home) -> list[int]:
-    """The trials at which the parent run tells the best value."""
+    """How many trials had completed each time that the parent run told the best value."""
     history = mlflow.MlflowClient(home.tracking).get_metric_history(parent(home).info.run_id, "best_val_loss")
     return sorted(point.step for point in history)
 
@@ -201,7 +201,7 @@ def test_a_request_without_an_answer_is_neither_lost_nor_done_twice(
     courier.close()
     assert sorted(run.data.metrics["val_loss"] for run in children(home)) == [0.25, 0.5]
     assert [sorted(steps(home, run)) for run in children(home)] == [[1, 2], [1, 2]]
-    assert progress(home) == [0, 1]
+    assert progress(home) == [1, 2]
     assert store.count_untracked(row.id) == 0
     if request_ == "create_run":
         assert set(retries) == {"0"}, "MLflow's own second try would make a second run"
@@ -238,7 +238,7 @@ def test_a_new_mlflow_gets_everything(
     other.close()
     assert "MLflow has lost 2 trials that it had" in caplog.text
     assert sorted(run.data.metrics["val_loss"] for run in children(elsewhere)) == [0.25, 0.5]
-    assert progress(elsewhere) == [0, 1]
+    assert progress(elsewhere) == [1, 2]
     assert store.count_untracked(row.id) == 0
     assert store.tracked_runs(row.id) == {
         int(run.data.tags["tuner.trial"]): run.info.run_id for run in children(elsewhere)
@@ -304,6 +304,68 @@ def test_a_round_of_a_slow_mlflow_ends_while_the_courier_s_lease_lasts(
     courier.go(last=True)
     courier.close()
     assert store.count_untracked(row.id) == 0
+
+
+NOTE = "mlflow.note.content"
+
+
+def artifacts(home: Home) -> set[str]:
+    return {item.path for item in mlflow.MlflowClient(home.tracking).list_artifacts(parent(home).info.run_id)}
+
+
+def test_the_study_s_run_tells_the_answer_and_has_the_report(store: Store, home: Home) -> None:
+    courier, row = route(store, home)
+    complete(store, row.id, 0.5)
+    courier.go(last=False)
+    assert "## 0.5" in parent(home).data.tags[NOTE], "while it runs"
+    assert "report.html" not in artifacts(home)
+    complete(store, row.id, 0.25)
+    courier.go(last=True)
+    courier.close()
+    run = parent(home)
+    told = run.data.tags[NOTE]
+    assert "## 0.25" in told
+    assert "tuner.load_best('small')" in told
+    assert run.info.start_time == int(row.created_at * 1000)
+    assert run.data.metrics.keys() >= {"best_val_loss", "epochs", "seconds", "wasted_seconds"}
+    (page,) = home.artifacts.rglob("report.html")
+    assert "0.25" in page.read_text("utf-8")
+    notes = {child.data.tags["tuner.trial"]: child.data.tags[NOTE] for child in children(home)}
+    assert notes["1"] == "a proposal of the search; complete with 0.25 at epoch 1 after 2 epochs"
+
+
+def test_the_note_and_the_report_follow_a_study_that_runs_on(
+    store: Store, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    courier, row = route(store, home)
+    complete(store, row.id, 0.5)
+    courier.go(last=False)
+    complete(store, row.id, 0.25)
+    courier.go(last=False)
+    assert "## 0.5" in parent(home).data.tags[NOTE], "not at every round"
+    monkeypatch.setattr("tuner.service.courier.NOTE_SECONDS", 0.0)
+    monkeypatch.setattr("tuner.service.courier.PAGE_SECONDS", 0.0)
+    courier.go(last=False)
+    courier.close()
+    assert "## 0.25" in parent(home).data.tags[NOTE]
+    assert "report.html" in artifacts(home)
+
+
+def test_a_report_that_cannot_be_drawn_keeps_nothing_else_from_mlflow(
+    store: Store, home: Home, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: Any) -> str:
+        raise ZeroDivisionError("a mistake in a picture")
+
+    monkeypatch.setattr("tuner.service.courier.study_page", fails)
+    complete(store, store.study("small").id, 0.5)
+    courier = Courier("small", home, tick=0.01).start()
+    courier.end()
+    courier._thread.join(60.0)
+    assert courier.problem is None
+    assert "the report of small could not be drawn" in caplog.text
+    assert "## 0.5" in parent(home).data.tags[NOTE]
+    assert artifacts(home) == {"study.yaml", "space.yaml", "best.yaml"}
 
 
 def test_it_is_said_that_only_the_end_is_missing(

@@ -112,7 +112,7 @@ def complete(value: float = 0.25) -> TrialResult:
     return TrialResult(
         TrialState.COMPLETE,
         value=value,
-        metrics={"val_loss": value, "val_acc": 0.875},
+        metrics={"val_loss": value, "val_acc": 0.875, "train_loss": 0.1, "val_norm/net.1": 1.0},
         best_epoch=2,
         epochs=3,
         seconds={"ask": 0.5, "train": 8.0},
@@ -171,15 +171,15 @@ def test_a_running_trial_grows_by_what_is_new(server: Server, study: str, tracke
 
 def test_a_complete_trial_has_its_best_epoch_and_its_cost(server: Server, study: str, tracker: MLflowTracker) -> None:
     tracker.write(trial(0, complete()), reports(0.5, 0.25, 0.375), None)
-    metrics = server.children(study)[0].data.metrics
-    assert {name: value for name, value in metrics.items() if name not in ("val_loss", "train_loss")} == {
+    run = server.children(study)[0]
+    assert {name: value for name, value in run.data.metrics.items() if name not in ("val_loss", "train_loss")} == {
         "best_val_loss": 0.25,
         "best_val_acc": 0.875,
         "best_epoch": 2.0,
         "epochs": 3.0,
-        "seconds_ask": 0.5,
-        "seconds_train": 8.0,
+        "seconds": 8.5,
     }
+    assert run.data.tags["tuner.seconds"] == "ask 0.5, train 8"
 
 
 @pytest.mark.parametrize(

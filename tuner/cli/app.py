@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tuner import __version__
-from tuner.cli import reuse
+from tuner.cli import insight, reporting, reuse
 from tuner.cli.reuse import INTERRUPTED
 from tuner.errors import StudyStopped, TunerError
 from tuner.home import Home, silence_telemetry
@@ -349,7 +349,15 @@ def show(name: StudyName, as_json: Json = False) -> None:
         _print(study_page(row, result, trials, workers))
 
 
-for _command in (reuse.best, reuse.train, reuse.export):
+for _command in (
+    reuse.best,
+    reuse.train,
+    reuse.export,
+    insight.diagnose,
+    insight.ablate,
+    reporting.report,
+    reporting.compare,
+):
     app.command()(_command)
 app.command("test")(reuse.score)
 
@@ -500,8 +508,6 @@ def _print_json(result: StudyResult) -> None:
 
 
 def _print(renderable: Any) -> None:
-    """Print on stdout; piped output is as wide as it needs to be, without colours."""
-    from rich.console import Console
+    from tuner.cli.tables import print_wide
 
-    console = Console() if sys.stdout.isatty() else Console(width=160)
-    console.print(renderable)
+    print_wide(renderable)

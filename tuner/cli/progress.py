@@ -17,6 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from tuner.report.words import duration
 from tuner.trial import Objective, Trial, TrialState
 
 if TYPE_CHECKING:
@@ -183,13 +184,6 @@ def sparkline(values: list[float], width: int = 30) -> str:
     if high == low:
         return BARS[0] * len(recent)
     return "".join(BARS[round((value - low) / (high - low) * (len(BARS) - 1))] for value in recent)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _counts(summary: Summary) -> str:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import ast
 import importlib.resources
+import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Group
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from tuner.cli.progress import duration
+from tuner.report.words import duration
 from tuner.space import Choice, Space, read_space
 from tuner.space.yaml import read_yaml
 from tuner.trial import Objective, Trial, TrialState
@@ -20,10 +21,17 @@ from tuner.trial import Objective, Trial, TrialState
 if TYPE_CHECKING:
     from tuner.best import Best, Chosen
     from tuner.insight import Importance
+    from tuner.report import Comparison
     from tuner.service.result import StudyResult
     from tuner.storage import StudyRow, WorkerRow
 
 LEADERS = 10
+
+
+def print_wide(renderable: Any) -> None:
+    """Print on stdout; piped output is as wide as it needs to be, without colours."""
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    console.print(renderable)
 
 
 def result_page(result: StudyResult) -> Group:
@@ -47,6 +55,7 @@ def result_page(result: StudyResult) -> Group:
     where = Table.grid(padding=(0, 2))
     where.add_row("use it", f"tuner best {result.study} > best.yaml")
     where.add_row("look at it", f"tuner ui        (MLflow at {result.tracking_uri})")
+    where.add_row("learn from it", f"tuner diagnose {result.study}")
     if not result.reason:
         where.add_row("go on", f"tuner resume {result.study} --trials {sum(result.trials.values()) * 2}")
     parts.append(where)
@@ -207,6 +216,31 @@ def importance_table(found: Importance) -> Table:
         note = p.reason or ("beyond chance" if p.beyond_chance else "")
         table.add_row("–" if p.priority is None else str(p.priority), p.name, by_ped_anova, by_fanova, note)
     return table
+
+
+def comparison_page(comparison: Comparison) -> Group:
+    """Studies side by side: best against cost, then their best configurations."""
+    from tuner.report.answer import value
+    from tuner.report.words import short
+
+    metric = comparison.records[0].objective.metric
+    after = [f"after {duration(seconds)}" for seconds in comparison.checkpoints]
+    table = Table(box=None, header_style="bold")
+    for column in ("study", f"best {metric}", "trials", "epochs", "training", *after):
+        table.add_column(column, justify="left" if column == "study" else "right")
+    for record, reached in zip(comparison.records, comparison.best_after, strict=True):
+        values = ["–" if at is None else _number(at) for at in reached]
+        cost = (str(len(record.proposals)), str(record.epochs), duration(record.seconds))
+        table.add_row(Text(record.name), value(record), *cost, *values)
+    best = Table(box=None, header_style="bold")
+    best.add_column("best config")
+    for record in comparison.records:
+        best.add_column(Text(record.name), justify="right", overflow="fold")
+    params = [dict(r.chosen.trial.params or {}) if r.chosen is not None else {} for r in comparison.records]
+    for path in dict.fromkeys(path for record in comparison.records for path, _ in record.ranked):
+        if any(path in one for one in params):
+            best.add_row(Text(short(path)), *(Text(_number(one[path]) if path in one else "–") for one in params))
+    return Group(Text(comparison.verdict, style="bold"), Text(""), table, Text(""), best)
 
 
 def space_table(name: str, space: Space) -> Table:

@@ -70,20 +70,21 @@ def run(
         )
     home = home or Home.from_environment()
     crew = Crew(home) if workers else None
-    inspect = crew.inspect if crew else _inspect_here
+    inspect = crew.inspect if crew else inspect_here
     with entered(study, overrides, inspect, home, resume=resume) as (spec, store):
         if crew is None:
-            return _run_here(spec, store, home)
+            return run_here(spec, store, home)
         return run_crew(spec, store, home, crew, workers, watch)
 
 
-def _inspect_here(document: Mapping[str, Any], space: Any) -> Any:
+def inspect_here(document: Mapping[str, Any], space: Any) -> Any:
+    """Run training's `inspect` in this process."""
     from tuner.training import inspect
 
     return inspect(document, space)
 
 
-def _run_here(spec: StudySpec, store: Store, home: Home) -> StudyResult:
+def run_here(spec: StudySpec, store: Store, home: Home) -> StudyResult:
     """Train in this process; the courier is a thread of it."""
     from tuner.service.worker import work_on
 

@@ -14,16 +14,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tuner.best import Chosen, choose
 from tuner.errors import StorageUnavailable, TrackingRefused, TrackingUnavailable
 from tuner.home import Home, shown
+from tuner.report import StudyRecord, ended, note, study_page
 from tuner.search import OptunaCopy
 from tuner.service.entry import space_changes, spec_of
 from tuner.service.identity import gone, identity
+from tuner.service.reporting import record_of
 from tuner.service.result import searching
 from tuner.space.yaml import write_yaml
 from tuner.spec import StudySpec
-from tuner.storage import COMPLETE, FAILED, Database, OptunaTables, Store, StudyRow, Summary, Untracked
+from tuner.storage import COMPLETE, FAILED, Database, OptunaTables, Store, StudyRow, Untracked
 from tuner.trial import Trial, TrialState
 
 if TYPE_CHECKING:
@@ -35,7 +36,13 @@ TICK_SECONDS = 1.0
 RUNNING_SECONDS = 5.0
 """How often a trial that is being trained is brought up to date; one that has ended is brought at once. A write costs
 more than many a trial's epoch, so short trials are written once, whole."""
+NOTE = "mlflow.note.content"  # what MLflow shows as a run's description
 NEVER = -1  # the revision of a trial of which MLflow has seen nothing
+NOTE_SECONDS, PAGE_SECONDS = 30.0, 600.0
+"""How often the study's description in MLflow, and its report, are brought up to date while it runs."""
+MOST_MEASURED = 1000
+"""With more trials, the report in MLflow is without importance and diagnosis: measuring them takes minutes then, longer
+than a courier may be silent. `tuner report` takes the time."""
 LONGEST_WAIT_SECONDS = 30.0  # well within the courier's lease, which each round renews
 LONGEST_ROUND_SECONDS = 20.0  # so is this, however slow MLflow is
 
@@ -147,6 +154,10 @@ class Route:
         self._told_facts = False
         self._told_running = -math.inf
         self._told_open = ""
+        self._told_note, self._told_page = (
+            -math.inf,
+            time.monotonic(),
+        )  # the first report waits until there is something
 
     def go(self, *, last: bool) -> None:
         """Bring what is new; on the `last` round also how the study stands."""
@@ -199,7 +210,7 @@ class Route:
                 if time.monotonic() > until:
                     break
                 try:
-                    run = tracker.write(item.trial, item.reports, item.run_id, self._proposed_how(item.trial))
+                    run = tracker.write(item.trial, item.reports, item.run_id, self._about(item.trial))
                 except TrackingRefused as error:
                     log.warning("trial %d is not in MLflow: %s", item.trial.number, error)
                     run = item.run_id
@@ -212,6 +223,8 @@ class Route:
         self._tell_what_is_open(tracker)
         if last:
             self._tell_how_it_stands(tracker)
+        else:
+            self._tell_how_it_goes(tracker)
 
     def _open(self) -> MLflowTracker:
         from tuner.tracking import MLflowTracker  # a second of imports, beside the training and not before it
@@ -226,7 +239,7 @@ class Route:
             "objective": f"{spec.goal.direction} {spec.goal.metric}",
             "seed_everything": spec.seed_everything,
         }
-        run = tracker.open(tags, params, row.tracked.get("run_id"))
+        run = tracker.open(tags, params, row.tracked.get("run_id"), row.created_at)
         changes = space_changes(row)
         if row.tracked.get("run_id") != run or row.tracked.get("space_changes", 0) != len(changes):
             tracker.attach(
@@ -257,6 +270,10 @@ class Route:
         tracker.tag(tags)
         self._told_facts = True
 
+    def _about(self, trial: Trial) -> dict[str, str]:
+        """Tags of a trial's run: a line on what it was and how it ended, and how it was proposed."""
+        return {NOTE: ended(trial), **self._proposed_how(trial)}
+
     def _proposed_how(self, trial: Trial) -> dict[str, str]:
         """What moved in the proposals of the time when this trial was made; nothing for confirming runs."""
         if trial.confirms is not None or trial.started is None:
@@ -277,46 +294,56 @@ class Route:
         return [trial for trial in self._trials.values() if trial.confirms is None]
 
     def _new_progress(self) -> list[tuple[int, float, float]]:
-        """The best value so far, at each complete proposal that it has not been told for."""
+        """The best value so far, at each complete proposal that it has not been told for, by their count."""
         complete = [t for t in self._proposals() if t.state is TrialState.COMPLETE]
         new, best = [], self._spec.goal.worst
-        for trial in sorted(complete, key=lambda t: (t.finished or 0.0, t.number)):
+        for count, trial in enumerate(sorted(complete, key=lambda t: (t.finished or 0.0, t.number)), start=1):
             best = trial.score if self._spec.goal.better(trial.score, best) else best
             if trial.number not in self._told_progress:
-                new.append((trial.number, trial.finished or 0.0, best))
-        self._told_progress |= {number for number, _, _ in new}
+                new.append((count, trial.finished or 0.0, best))
+        self._told_progress |= {trial.number for trial in complete}
         return new
 
+    def _tell_how_it_goes(self, tracker: MLflowTracker) -> None:
+        """Bring the description up to date, and more seldom the report, while the study runs."""
+        moment = time.monotonic()
+        if moment - self._told_note >= NOTE_SECONDS:
+            self._told_note = moment
+            tracker.tag({NOTE: note(self._record(measured=False))})
+        if moment - self._told_page >= PAGE_SECONDS:
+            self._told_page = moment
+            self._attach_page(tracker)
+
     def _tell_how_it_stands(self, tracker: MLflowTracker) -> None:
-        row = self._store.study(self._row.name)
-        summary = self._store.summary(row.id)
-        tags = {"tuner.state": row.state}
+        record = self._record(measured=False)
+        tags = {"tuner.state": record.state, NOTE: note(record)}
         metrics = {
-            "epochs": float(summary.epochs),
-            "seconds": summary.seconds,
-            "wasted_seconds": summary.wasted_seconds,
+            "epochs": float(record.epochs),
+            "seconds": record.seconds,
+            "wasted_seconds": record.wasted_seconds,
         }
-        chosen = choose(list(self._trials.values()), self._spec.goal)
-        if chosen is not None:
-            others = {k: v for k, v in chosen.trial.outcome.metrics.items() if k != self._spec.goal.metric}
-            metrics |= {f"best_{name}": value for name, value in others.items()}
-            tags["tuner.best_trial"] = str(chosen.trial.number)
-            tracker.attach({"best.yaml": write_yaml(dict(chosen.trial.outcome.config or {}))})
-        tags["mlflow.note.content"] = note(row, summary, chosen, self._spec)
-        tracker.close({COMPLETE: "FINISHED", FAILED: "FAILED"}.get(row.state, "KILLED"), tags, metrics)
+        if record.chosen is not None:
+            best = record.chosen.trial
+            others = {k: v for k, v in best.outcome.metrics.items() if k != self._spec.goal.metric}
+            metrics |= tracker.results(others)
+            tags["tuner.best_trial"] = str(best.number)
+            tracker.attach({"best.yaml": write_yaml(dict(best.outcome.config or {}))})
+        tracker.close({COMPLETE: "FINISHED", FAILED: "FAILED"}.get(record.state, "KILLED"), tags, metrics)
+        self._attach_page(tracker)
 
+    def _attach_page(self, tracker: MLflowTracker) -> None:
+        """Attach the report, and the description with what only the report's reading of all curves can tell."""
+        try:
+            record = self._record(measured=len(self._trials) <= MOST_MEASURED)
+            drawn = (study_page(record), note(record))
+        except StorageUnavailable:
+            raise
+        except Exception:
+            log.warning("the report of %s could not be drawn; all else is in MLflow.", self._row.name, exc_info=True)
+            return
+        tracker.attach({"report.html": drawn[0]})
+        tracker.tag({NOTE: drawn[1]})
 
-def note(row: StudyRow, summary: Summary, chosen: Chosen | None, spec: StudySpec) -> str:
-    """The description of the parent run, in Markdown: the answer first."""
-    goal = f"{spec.goal.direction} `{spec.goal.metric}`"
-    cost = f"{summary.epochs} epochs in {summary.seconds:.0f} s of training ({summary.wasted_seconds:.0f} s wasted)"
-    if chosen is None:
-        return f"**{row.name}** ({row.state}): {goal}; no trial has succeeded. {row.reason or ''}\n\nCost: {cost}."
-    lines = [
-        f"**{row.name}** ({row.state}): {goal}",
-        f"**Best: {chosen.in_words}**",
-        "| hyperparameter | best |\n|---|---|\n"
-        + "\n".join(f"| `{name}` | {value} |" for name, value in (chosen.trial.params or {}).items()),
-        f"Cost: {cost}. The complete configuration is the artifact `best.yaml`; `tuner best {row.name}` prints it.",
-    ]
-    return "\n\n".join(lines)
+    def _record(self, *, measured: bool) -> StudyRecord:
+        trials = [self._trials[number] for number in sorted(self._trials)]
+        return record_of(self._store, self._store.study(self._row.name), trials, measured=measured)

@@ -65,7 +65,15 @@ def read_yaml(text: str | bytes, at: str = "(the file)") -> tuple[Any, list[Prob
     return document, [Problem(at, f"line {line}: key {key!r} is given twice. Keep one.") for key, line in loader.twice]
 
 
-def write_yaml(document: Any) -> str:
-    """Write a document so that any YAML reader, PyYAML included, reads the same values back."""
-    text: str = yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+def write_yaml(document: Any, *, short: bool = False) -> str:
+    """Write a document so that any YAML reader, PyYAML included, reads the same values back.
+
+    Args:
+        document: mappings, lists and plain values.
+        short: whether innermost mappings and lists stand on one line, as people write them.
+    """
+    flow = None if short else False
+    text: str = yaml.dump(
+        document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100, default_flow_style=flow
+    )
     return text

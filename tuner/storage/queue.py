@@ -322,6 +322,22 @@ class Queue:
                 trial.revision += 1
                 session.execute(sa.delete(ReportTable).where(ReportTable.trial_id == trial.id))
 
+    def plant(self, study_id: int, wanted: Sequence[tuple[Mapping[str, Any], int]]) -> int:
+        """Queue trials of given values and seeds, each once however often it is asked for; say how many are new."""
+        with self.database.write() as session:
+            study = session.get_one(StudyTable, study_id, with_for_update=True)
+            rows = session.execute(
+                sa.select(TrialTable.params, TrialTable.seed).where(TrialTable.study_id == study_id)
+            ).all()
+            known = [(row.params, row.seed) for row in rows]
+            new = [(dict(params), seed) for params, seed in wanted if (dict(params), seed) not in known]
+            number = next_number(session, study_id)
+            for offset, (params, seed) in enumerate(new):
+                trial = self._new_trial(study, number + offset, seed)
+                trial.params = params
+                session.add(trial)
+            return len(new)
+
     def plan(self, study_id: int, needed: Callable[[list[Trial]], list[tuple[int, int]]]) -> Unfinished | None:
         """Queue confirming runs, once no proposal is unfinished.
 

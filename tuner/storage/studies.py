@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,8 +24,8 @@ from tuner.storage.rows import (
     read_trials,
     unfinished,
 )
-from tuner.storage.tables import StudyTable, TrialTable
-from tuner.trial import Trial, TrialState
+from tuner.storage.tables import ReportTable, StudyTable, TrialTable
+from tuner.trial import Report, Trial, TrialState
 
 
 class Studies:
@@ -151,6 +151,27 @@ class Studies:
         """The trials of a study by number; with `known` (number → revision) only those that changed since."""
         with self.database.read() as session:
             return read_trials(session, study_id, known or {})
+
+    def curves(self, study_id: int, numbers: Collection[int] | None = None) -> dict[int, list[Report]]:
+        """What trials said after each epoch, with every metric that was logged, by the number of the trial.
+
+        Args:
+            study_id: the study.
+            numbers: only these trials; by default all.
+        """
+        wanted = sa.true() if numbers is None else TrialTable.number.in_(numbers)
+        with self.database.read() as session:
+            rows = session.execute(
+                sa.select(TrialTable.number, ReportTable.epoch, ReportTable.metrics, ReportTable.value)
+                .join(TrialTable, TrialTable.id == ReportTable.trial_id)
+                .where(TrialTable.study_id == study_id, wanted)
+                .order_by(TrialTable.number, ReportTable.epoch)
+            ).all()
+        found: dict[int, list[Report]] = {}
+        for row in rows:
+            metrics = {name: value for name, value in row.metrics.items() if value is not None}
+            found.setdefault(row.number, []).append(Report(row.epoch, metrics, row.value))
+        return found
 
     def feed(self, study_id: int) -> Feed:
         """What changes in the trials of a study, for a worker that follows them."""

@@ -33,10 +33,18 @@ def find_or_create_experiment(client: mlflow.MlflowClient, uri: str, artifacts: 
     location = artifacts.as_uri() + "/" + study if local else None
     try:
         # The kind makes MLflow's UI show charts of training runs first, not traces of language models.
-        kind = {"mlflow.experimentKind": "custom_model_development"}
-        return str(client.create_experiment(study, artifact_location=location, tags=kind))
+        tags = {"mlflow.experimentKind": "custom_model_development", "mlflow.note.content": _note(study)}
+        return str(client.create_experiment(study, artifact_location=location, tags=tags))
     except MlflowException as error:
         found = client.get_experiment_by_name(study)
         if found is None or error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
         return str(found.experiment_id)
+
+
+def _note(study: str) -> str:
+    """The experiment's description, in Markdown."""
+    return (
+        f"A study of tuner. The run `{study}` has the answer in its description and the pictures in its artifact "
+        "`report.html`; its child runs are the trials, and theirs the runs that confirm them with new seeds."
+    )

@@ -73,15 +73,29 @@ class MLflowTracker:
             create_local_store(uri, artifacts)
             self._client = mlflow.MlflowClient(tracking_uri=uri)
 
-    def open(self, tags: Mapping[str, str], params: Mapping[str, Any], known_run: str | None = None) -> str:
-        """Create the parent run, or find it again and set it running; return its id."""
+    def open(
+        self,
+        tags: Mapping[str, str],
+        params: Mapping[str, Any],
+        known_run: str | None = None,
+        started: float | None = None,
+    ) -> str:
+        """Create the parent run, or find it again and set it running; return its id.
+
+        Args:
+            tags: of the run.
+            params: of the run.
+            known_run: its id, if it is known.
+            started: when the study began, in seconds since 1970; by default now.
+        """
         with self._mapped():
             self._experiment = find_or_create_experiment(self._client, self.uri, self._artifacts, self.study)
             parent = known_run if known_run and self._exists(known_run) else self._find_parent()
             if parent is None:
                 mine = {STUDY: self.study, UID: self.uid, "tuner.kind": "study"}
                 with _without_retries():
-                    run = self._client.create_run(self._experiment, run_name=self.study, tags=mine)
+                    began = int((started or time.time()) * 1000)
+                    run = self._client.create_run(self._experiment, began, tags=mine, run_name=self.study)
                 parent = str(run.info.run_id)
             self._parent = parent
             self._client.update_run(parent, status="RUNNING")
@@ -151,10 +165,11 @@ class MLflowTracker:
                     tags["tuner.trained"] = result.trained
                 if result.detail:
                     tags["tuner.traceback"] = result.detail
-                best = {f"best_{name}": value for name, value in result.metrics.items()}
-                best |= {"best_epoch": float(result.best_epoch or 0), "epochs": float(result.epochs)}
-                best |= {f"seconds_{phase}": seconds for phase, seconds in result.seconds.items()}
-                metrics += [Metric(_legal(n), v, ended, 0) for n, v in best.items() if math.isfinite(v)]
+                told = self.results(result.metrics)
+                told |= {"best_epoch": float(result.best_epoch or 0), "epochs": float(result.epochs)}
+                told["seconds"] = trial.train_seconds
+                tags["tuner.seconds"] = ", ".join(f"{phase} {value:.3g}" for phase, value in result.seconds.items())
+                metrics += [Metric(_legal(n), v, ended, 0) for n, v in told.items() if math.isfinite(v)]
             self._log(run, metrics, tags, params)
             self._described.add(run)
             self._sent[run] = reports[-1][0] if reports else 0
@@ -162,11 +177,21 @@ class MLflowTracker:
                 self._client.set_terminated(run, RunStatus.to_string(_STATUS[trial.state]), ended)
             return run
 
+    def results(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Validation metrics at the best epoch, as runs name them.
+
+        MLflow's charts show names without a `/` in alphabetical order, and after all groups with one. So these few
+        stand before the curves, and the rest (of training, of layers) is for the curves alone.
+        """
+        mine = self.objective.metric
+        told = {name: value for name, value in metrics.items() if name == mine or name.startswith("val_")}
+        return {f"best_{name}": value for name, value in told.items() if "/" not in name}
+
     def progress(self, values: Sequence[tuple[int, float, float]]) -> None:
-        """Log the best value so far on the parent, by trial: (number, seconds since 1970, value)."""
+        """Log the best value so far on the parent: (trials completed by then, seconds since 1970, value)."""
         with self._mapped():
             name = _legal(f"best_{self.objective.metric}")
-            self._log(self._parent, [Metric(name, value, int(at * 1000), number) for number, at, value in values], {})
+            self._log(self._parent, [Metric(name, value, int(at * 1000), count) for count, at, value in values], {})
 
     def tag(self, tags: Mapping[str, str]) -> None:
         """Set tags of the parent run."""
