@@ -349,6 +349,7 @@ def show(name: StudyName, as_json: Json = False) -> None:
         _print(study_page(row, result, trials, workers))
 
 
+app.add_typer(start.prior, name="prior")
 for _command in (start.init, reuse.best, reuse.train, reuse.export):
     app.command()(_command)
 app.command("test")(reuse.score)

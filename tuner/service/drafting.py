@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import lightning as L
 import yaml
 
 from tuner.errors import Problem, SpecError
-from tuner.space import read_space, shipped_spaces
+from tuner.space import Choice, read_space, shipped_spaces
 from tuner.space.documented import Argument, known, propose
 from tuner.space.yaml import in_line, read_yaml
 from tuner.spec import read_study
@@ -123,7 +122,7 @@ def _refused(parameter: dict[str, Any], signature: Signature, path: str, name: s
     space, problems = read_space({path: parameter})
     if space is not None:
         ranged = space.parameters[path].range
-        ends = ranged.listed or [getattr(ranged, "low", None), getattr(ranged, "high", None)]
+        ends = ranged.values if isinstance(ranged, Choice) else [ranged.low, ranged.high]
         problems = [problem for value in ends for problem in signature.check(name, value, path)]
     return problems[0].message if problems else ""
 
@@ -260,13 +259,4 @@ def _problems(text: str, parts: Sequence[_Part]) -> list[Problem]:
         read_study(document, inspect=inspect)
     except SpecError as error:
         return list(error.problems)
-    return []
-
-
-def not_free(to: Path, *, force: bool) -> list[Problem]:
-    """What stands against writing a file there: nothing is overwritten unless that is asked for."""
-    if to.is_dir():
-        return [Problem(f"--to {to}", "must be a file, but is a folder.")]
-    if to.exists() and not force:
-        return [Problem(f"--to {to}", "must not exist yet, but it does. Name another, or overwrite it with --force.")]
     return []
