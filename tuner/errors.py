@@ -8,6 +8,7 @@ TunerError                    exit code 1 unless a subclass says otherwise
 │   ├── TrialDiverged         the objective is NaN or infinite
 │   ├── TrialOutOfMemory      the device or the host ran out of memory
 │   └── TrialImpossible       this configuration cannot be trained on these data; the search learns the worst from it
+├── TrialEnded                a function's report: the trial is to end, pruned or with what it has
 ├── TrialInterrupted          somebody asked to stop; the trial goes back to the queue
 ├── LeaseLost                 another worker owns this trial now; its result is not ours to write
 ├── StudyStopped              nothing more will be tried
@@ -91,6 +92,10 @@ class TrialOutOfMemory(TrialFailed):
 
 class TrialImpossible(TrialFailed, ValueError):
     """This configuration cannot be trained on these data; the search learns the worst from it."""
+
+
+class TrialEnded(TunerError):
+    """Raised by a function's `report`: the trial is to end, because others were better or a budget is spent."""
 
 
 class TrialInterrupted(TunerError):

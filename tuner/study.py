@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from tuner.best import confirmations, leading
-from tuner.cohort import CohortTraining, Job
+from tuner.cohort import Job, Judge, More
 from tuner.errors import LeaseLost, StorageUnavailable, StudyStopped, TrialInterrupted
 from tuner.search import Search
 from tuner.spec import StudySpec, trial_config
@@ -46,6 +46,26 @@ class Condition(Protocol):
 
         Raises:
             WorkerUnfit, StudyRefused: it is the worker's own.
+        """
+
+
+class Training(Protocol):
+    """Whoever trains trials."""
+
+    @property
+    def size(self) -> int:
+        """How many are best asked for at once."""
+
+    @property
+    def shape(self) -> Collection[str]:
+        """The parameters in which trials that are trained together agree."""
+
+    def train(self, jobs: Sequence[Job], judge: Judge, more: More) -> Iterator[tuple[Job, TrialResult]]:
+        """Train trials; yields each as it ends, but those that are given back.
+
+        Raises:
+            TrialInterrupted: somebody asked to stop.
+            StudyStopped: the study itself is wrong.
         """
 
 
@@ -92,7 +112,7 @@ class Work:
     study_id: int
     owner: str
     search: Search
-    training: CohortTraining
+    training: Training
     checkpoints: Path
     stopped: Callable[[], bool]
     pause: Callable[[float], object]

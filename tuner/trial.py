@@ -11,6 +11,9 @@ from typing import Any, Literal
 
 Direction = Literal["minimize", "maximize"]
 
+VALUE = "value"
+"""The metric of a function that is tuned: what it returns."""
+
 
 class TrialState(StrEnum):
     """Where a trial stands."""

@@ -35,6 +35,7 @@ class Best:
         checkpoint: the best epoch's weights as a Lightning checkpoint; it may be missing. None where there is none.
         objective: what `value` is.
         epoch: the best epoch, counted from 1; its weights are the ones kept.
+        is_function: whether the study tunes a plain function: there is no module then, only values.
     """
 
     study: str
@@ -47,6 +48,7 @@ class Best:
     _config: Mapping[str, Any]
     objective: Objective | None = None
     epoch: int | None = None
+    is_function: bool = False
 
     @property
     def config(self) -> dict[str, Any]:
@@ -63,10 +65,12 @@ class Best:
         Args:
             fixed_classes: for a program that names its classes, `LightningCLI(Model, Data)`: it reads arguments only.
         """
+        self._check_module()
         return self._header() + write_yaml(lightning_cli(self.config, fixed_classes=fixed_classes))
 
     def to_hydra(self) -> str:
         """The configuration as YAML for `hydra.utils.instantiate`: a tree of `_target_`. It imports the classes."""
+        self._check_module()
         use = (
             "# L.seed_everything(cfg.seed_everything, workers=True); made = hydra.utils.instantiate(cfg)\n"
             f"# made.trainer.fit(made.model{', made.data' if self._config.get('data') else ''})\n"
@@ -92,6 +96,7 @@ class Best:
             NoBest: there are no weights on this machine.
             BestUnusable: the file was changed, or holds more than weights and plain values, so it is not read.
         """
+        self._check_module()
         if self.checkpoint is None:
             raise NoBest(f"{self.study} is a configuration without weights. Train it: tuner train {self.study}")
         if not self.checkpoint.is_file():
@@ -139,7 +144,20 @@ class Best:
             )
             return module.eval()
 
+    def _check_module(self) -> None:
+        """Check that there is a module.
+
+        Raises:
+            BestUnusable: the study tunes a plain function.
+        """
+        if self.is_function:
+            raise BestUnusable(
+                f"the best of {self.study} must have a LightningModule for that, but it tunes a plain function: take "
+                f"its values from tuner.load_best({self.study!r}).params."
+            )
+
     def _build(self, *parts: str) -> Built:
+        self._check_module()
         from lightning.pytorch.utilities.seed import isolate_rng
 
         from tuner.training.blueprint import Blueprint

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tuner import __version__
-from tuner.cli import insight, reporting, reuse
+from tuner.cli import insight, reporting, reuse, start
 from tuner.cli.reuse import INTERRUPTED
 from tuner.errors import StudyStopped, TunerError
 from tuner.home import Home, silence_telemetry
@@ -349,7 +349,9 @@ def show(name: StudyName, as_json: Json = False) -> None:
         _print(study_page(row, result, trials, workers))
 
 
+app.add_typer(start.prior, name="prior")
 for _command in (
+    start.init,
     reuse.best,
     reuse.train,
     reuse.export,

@@ -308,7 +308,8 @@ def _headline(result: StudyResult) -> Text:
 
 
 def _best_line(best: Best, chosen: Chosen) -> Text:
-    others = [f"{name} {value:.4g}" for name, value in best.metrics.items() if name.startswith("val_")]
+    validated = {name: value for name, value in best.metrics.items() if name.startswith("val_") or best.is_function}
+    others = [f"{name} {value:.4g}" for name, value in validated.items()]
     text = Text("best: ", style="bold green")
     text.append(chosen.in_words, style="bold green")
     text.append(f"\n      its own run: {', '.join(others)}", style="not bold default")

@@ -13,7 +13,7 @@ from tuner.engine.crew import Crew
 from tuner.home import Home, silence_telemetry
 from tuner.service.entry import enter, open_storage, spec_of
 from tuner.service.result import StudyResult, result_of
-from tuner.spec import Inspect, StudySpec, read_study
+from tuner.spec import FUNCTION, Inspect, StudySpec, read_study
 from tuner.storage import Store
 
 log = logging.getLogger("tuner")
@@ -68,8 +68,10 @@ def entered(
         spec = read_study(study, overrides, inspect)
     with open_storage(home, create=not resume) as store:
         if resume:
-            # Budgets alone leave nothing to inspect that was not inspected before.
-            spec = spec_of(store.study(str(study)), overrides, inspect if changes_space else None)
+            row = store.study(str(study))
+            # Budgets alone leave nothing to inspect that was not inspected before; a function may be another program's.
+            again = changes_space or row.document["search"]["training"] == FUNCTION
+            spec = spec_of(row, overrides, inspect if again else None)
         for warning in spec.warnings():
             log.warning(warning)
         enter(store, spec, change_space=resume and changes_space)

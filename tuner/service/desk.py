@@ -18,12 +18,14 @@ from tuner.cohort import CohortTraining
 from tuner.errors import StudyStopped
 from tuner.home import Home
 from tuner.search import Search
+from tuner.service.calling import FunctionTraining
 from tuner.service.entry import spec_of
 from tuner.service.identity import gone
-from tuner.spec import StudySpec, trial_config
+from tuner.spec import FUNCTION, StudySpec, trial_config
 from tuner.storage import Lease, Store, StudyRow
-from tuner.study import Work
+from tuner.study import Training, Work
 from tuner.training import Blueprint, Pace, SingleTraining
+from tuner.training.function import find
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,7 @@ def open_desk(worker: Worker, row: StudyRow) -> Work:
         StudyStopped: the data are not those that the study began with.
     """
     spec = spec_of(row)
-    how, pace = spec.search.training, Pace()
-    single = SingleTraining(
-        example=trial_config(spec.base_config, spec.searched.default_params(), spec.seed_everything),
-        objective=spec.goal,
-        patience=spec.patience,
-        interrupted=lambda: worker.stopped() and not pace.may_end_epoch(),
-        mode="lightning" if how == "lightning" else "auto",
-    )
+    training, found = _training(worker, spec)
     search = Search(
         spec.searched,
         spec.goal,
@@ -77,7 +72,7 @@ def open_desk(worker: Worker, row: StudyRow) -> Work:
         study_id=row.id,
         owner=worker.owner,
         search=search,
-        training=CohortTraining(single, spec.searched, how, spec.search.cohort, spec.search.trials, pace),
+        training=training,
         checkpoints=worker.home.checkpoints(row.name),
         stopped=worker.stopped,
         pause=worker.pause,
@@ -85,8 +80,30 @@ def open_desk(worker: Worker, row: StudyRow) -> Work:
         gone=gone,
         seconds_left=seconds_left(spec, row),
     )
-    _know_the_data(worker.store, row, data_hash(spec, single.blueprint))
+    _know_the_data(worker.store, row, found)
     return work
+
+
+def _training(worker: Worker, spec: StudySpec) -> tuple[Training, str]:
+    """Who trains the trials of a study, and a hash of the data that they will see.
+
+    Raises:
+        StudyStopped: a function that is to be tuned is not to be found in this process.
+    """
+    how, pace = spec.search.training, Pace()
+    if how == FUNCTION:
+        if problems := find(spec.model.class_path, "model.class_path")[1]:
+            raise StudyStopped("; ".join(f"{problem.path}: {problem.message}" for problem in problems))
+        return FunctionTraining(spec.goal, worker.stopped), f"function:{spec.model.class_path}"
+    single = SingleTraining(
+        example=trial_config(spec.base_config, spec.searched.default_params(), spec.seed_everything),
+        objective=spec.goal,
+        patience=spec.patience,
+        interrupted=lambda: worker.stopped() and not pace.may_end_epoch(),
+        mode="lightning" if how == "lightning" else "auto",
+    )
+    training = CohortTraining(single, spec.searched, how, spec.search.cohort, spec.search.trials, pace)
+    return training, data_hash(spec, single.blueprint)
 
 
 def seconds_left(spec: StudySpec, row: StudyRow) -> float | None:

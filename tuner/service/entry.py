@@ -12,6 +12,7 @@ from tuner.best import choose
 from tuner.errors import NoBest, Problem, SpecError, StorageUnavailable, StudyChanged, StudyNotFound, TunerError
 from tuner.home import Home, shown
 from tuner.service.reuse import load
+from tuner.space.prior import is_prior, read_prior
 from tuner.space.yaml import read_yaml
 from tuner.spec import BUDGETS, Inspect, StudySpec, at_path, difference, read_study
 from tuner.storage import FAILED, Database, Store, StudyRow, initialise, is_current
@@ -98,29 +99,43 @@ def start(store: Store, spec: StudySpec) -> dict[str, Any]:
     problems: list[Problem] = []
     for number, entry in enumerate(spec.search.start):
         try:
-            config = entry if isinstance(entry, Mapping) else _configuration(store, entry)
+            begun = _begun(store, spec, entry)
         except TunerError as error:
             problems.append(Problem(f"search.start.{number}", str(error)))
             continue
-        absent = object()
-        space = spec.searched
-        values = entry if isinstance(entry, Mapping) else {p: at_path(config, p, absent) for p in space.parameters}
-        inside, outside = space.divide({path: value for path, value in values.items() if value is not absent})
-        for path, value in outside.items():
-            log.warning(
-                "search.start: %s has %s = %r, which the space has not; its default is taken.", entry, path, value
-            )
-        for path in inside.keys() - space.complete(inside).keys() if isinstance(entry, Mapping) else ():
-            log.warning("search.start: %s does not apply beside the other values of %s.", path, entry)
-        if space.complete(inside) not in found:
-            found.append(space.complete(inside))
+        for values in begun:
+            space = spec.searched
+            inside, outside = space.divide(values)
+            for path, value in outside.items():
+                log.warning(
+                    "search.start: %s has %s = %r, which the space has not; its default is taken.", entry, path, value
+                )
+            for path in inside.keys() - space.complete(inside).keys() if isinstance(entry, Mapping) else ():
+                log.warning("search.start: %s does not apply beside the other values of %s.", path, entry)
+            if space.complete(inside) not in found:
+                found.append(space.complete(inside))
     if problems:
         raise SpecError(f"study {spec.study!r}", problems)
     return {"start": found} if found else {}
 
 
+def _begun(store: Store, spec: StudySpec, entry: str | Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The values by path that an entry of `search.start` says: of one configuration, or of each study of a prior."""
+    if isinstance(entry, Mapping):
+        return [entry]
+    config = _configuration(store, entry)
+    if is_prior(config):
+        suggestions = read_prior(entry, config).suggestions(spec.searched, spec.model.class_path)
+        if not suggestions:
+            log.warning("search.start: %s has nothing in common with the space, so it says nothing here.", entry)
+        return [values for _, values in suggestions]
+    absent = object()
+    values = {path: at_path(config, path, absent) for path in spec.searched.parameters}
+    return [{path: value for path, value in values.items() if value is not absent}]
+
+
 def _configuration(store: Store, name: str) -> Mapping[str, Any]:
-    """A complete configuration: that of a file, or the best of a stored study."""
+    """A complete configuration: that of a file, or the best of a stored study; or a prior, as it is in its file."""
     path = Path(name)
     if path.is_file():
         config, problems = read_yaml(path.read_bytes())

@@ -9,7 +9,8 @@ from typing import Any
 from tuner.best import Best, Chosen, choose
 from tuner.errors import NoBest
 from tuner.home import Home, shown
-from tuner.spec import StudySpec
+from tuner.spec import FUNCTION, StudySpec
+from tuner.spec.function import plain
 from tuner.storage import Store
 from tuner.trial import Objective, Trial, TrialState
 
@@ -78,7 +79,7 @@ def result_of(store: Store, name: str, home: Home, trials: list[Trial] | None = 
         study=name,
         state=row.state,
         trials={state.value: summary.count(state) for state in states},
-        best=_best(name, chosen, objective, home) if chosen else None,
+        best=_best(name, chosen, objective, home, row.document["search"]["training"] == FUNCTION) if chosen else None,
         chosen=chosen,
         cost={
             "epochs": summary.epochs,
@@ -116,17 +117,19 @@ def best_of(store: Store, name: str, home: Home) -> Best:
     return result.best
 
 
-def _best(name: str, chosen: Chosen, objective: Objective, home: Home) -> Best:
+def _best(name: str, chosen: Chosen, objective: Objective, home: Home, is_function: bool) -> Best:
     trial = chosen.trial
+    params = trial.params or {}
     return Best(
         study=name,
         trial=trial.number,
         value=trial.score,
-        params=trial.params or {},
+        params=plain(params) if is_function else params,
         metrics=trial.outcome.metrics,
         seeds=chosen.seeds,
-        checkpoint=home.checkpoints(name) / f"trial-{trial.number:04d}.ckpt",
+        checkpoint=None if is_function else home.checkpoints(name) / f"trial-{trial.number:04d}.ckpt",
         _config=trial.outcome.config or {},
         objective=objective,
         epoch=trial.outcome.best_epoch,
+        is_function=is_function,
     )

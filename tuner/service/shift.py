@@ -23,10 +23,11 @@ from tuner.service.entry import spec_of
 from tuner.service.health import MOST_IN_A_ROW, Health
 from tuner.service.identity import gone, identity, machine
 from tuner.service.leases import HEARTBEAT_SECONDS, Leases
-from tuner.spec import StudySpec
+from tuner.spec import FUNCTION, StudySpec
 from tuner.storage import FAILED, Database, Queued, Store
 from tuner.study import Work
 from tuner.training import fault_of, import_class
+from tuner.training.function import find
 
 log = logging.getLogger("tuner")
 
@@ -273,7 +274,10 @@ def _import_classes(spec: StudySpec) -> None:
     Raises:
         StudyRefused: they are not on this machine; the error says what is missing, and what to do.
     """
-    problems = import_class(spec.model.class_path, L.LightningModule, "model.class_path")[1]
+    if spec.search.training == FUNCTION:
+        problems = find(spec.model.class_path, "model.class_path")[1]
+    else:
+        problems = import_class(spec.model.class_path, L.LightningModule, "model.class_path")[1]
     if spec.data is not None:
         problems += import_class(spec.data.class_path, L.LightningDataModule, "data.class_path")[1]
     if problems:

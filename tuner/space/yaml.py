@@ -77,3 +77,10 @@ def write_yaml(document: Any, *, short: bool = False) -> str:
         document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100, default_flow_style=flow
     )
     return text
+
+
+def in_line(value: Any) -> str:
+    """Write a value as YAML in one line, as people write it who will edit it."""
+    style: dict[str, Any] = {"default_flow_style": True, "width": 10_000}
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, **style)
+    return text.removesuffix("\n").removesuffix("\n...")

@@ -3,10 +3,11 @@
 from tuner.spec.config import at_path, place, trial_config
 from tuner.spec.difference import difference
 from tuner.spec.reader import Inspect, example_names, parse_override, read_study
-from tuner.spec.study_spec import BUDGETS, ObjectiveSpec, SearchSpec, StudySpec
+from tuner.spec.study_spec import BUDGETS, FUNCTION, ObjectiveSpec, SearchSpec, StudySpec
 
 __all__ = [
     "BUDGETS",
+    "FUNCTION",
     "Inspect",
     "ObjectiveSpec",
     "SearchSpec",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, PrivateAttr, field_validator
 
@@ -66,7 +66,8 @@ class SearchSpec(Strict):
         start: configurations to begin with: names of stored studies, whose best is taken, files of a configuration
             (`tuner best NAME > best.yaml`), or values by path. The first one also takes the place of the defaults.
         training: how trials are trained: `lightning` by its Trainer, `lean` by a bare loop to the same numbers,
-            `cohort` several in one pass, `auto` by whatever is fastest and faithful.
+            `cohort` several in one pass, `auto` by whatever is fastest and faithful; `function` calls the plain
+            function that `model` names.
         cohort: trials trained in one pass, at most; 1 is never; `auto` is by what was measured.
         confirm: new seeds with which the leading configurations are run again before a best is named; 0 is off.
         patience: epochs without improvement after which a trial stops early; null is never; `auto` is a quarter of
@@ -80,7 +81,7 @@ class SearchSpec(Strict):
     time: Seconds | None = None
     trial_time: Seconds | None = None
     start: Annotated[list[str | dict[str, Any]], BeforeValidator(_listed)] = Field(default_factory=list)
-    training: Literal["auto", "lightning", "lean", "cohort"] = "auto"
+    training: Literal["auto", "lightning", "lean", "cohort", "function"] = "auto"
     cohort: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     confirm: int = Field(3, ge=0, le=100)
     patience: Literal["auto"] | Annotated[int, Field(ge=1)] | None = "auto"
@@ -93,7 +94,9 @@ class SearchSpec(Strict):
         return value
 
 
-ALONE = ("lightning", "lean")
+FUNCTION: Final = "function"
+
+ALONE = ("lightning", "lean", FUNCTION)
 """Ways of training by which every trial is trained alone."""
 
 BUDGETS = frozenset({"trials", "epochs", "time", "trial_time", "confirm"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import importlib.util
+import inspect as inspection
 import pkgutil
 import re
 import traceback
@@ -19,7 +20,7 @@ from tuner.data import InMemory
 from tuner.errors import DataError, Problem, TunerError, did_you_mean
 from tuner.models import Network
 from tuner.space import Choice, Parameter, Space
-from tuner.spec import trial_config
+from tuner.spec import FUNCTION, trial_config
 from tuner.training.advice import advise
 from tuner.training.blueprint import Blueprint, quiet_lightning
 from tuner.training.trying import refused, refused_by_space
@@ -42,6 +43,10 @@ def inspect(document: Mapping[str, Any], space: Space | None) -> list[Problem]:
         Every problem found, each with its path; if there is none, what to be warned of.
     """
     quiet_lightning()
+    if (document.get("search") or {}).get("training") == FUNCTION:
+        from tuner.training.function import inspect_function  # which needs what is here
+
+        return inspect_function(document)
     problems: list[Problem] = []
     signatures: dict[str, Signature] = {}
     for part, base in _BASES.items():
@@ -74,6 +79,18 @@ def inspect(document: Mapping[str, Any], space: Space | None) -> list[Problem]:
 
 def import_class(class_path: str, base: type, at: str) -> tuple[type | None, list[Problem]]:
     """Import the class at a dotted path; a mistake is a problem with a suggestion."""
+    found, problems = import_named(class_path, at)
+    if problems:
+        return None, problems
+    if not (isinstance(found, type) and issubclass(found, base)):
+        hint = " A plain function wants search.training: function." if inspection.isroutine(found) else ""
+        rule = f"{class_path} must be a lightning {base.__name__}, but it is {_kind(found)}.{hint}"
+        return None, [Problem(at, rule)]
+    return found, []
+
+
+def import_named(class_path: str, at: str) -> tuple[Any, list[Problem]]:
+    """Import what a dotted path names in a module; a mistake is a problem with a suggestion."""
     module_name, _, name = class_path.rpartition(".")
     if not module_name or "" in class_path.split("."):
         return None, [Problem(at, f"must be package.module.Class, but got {class_path!r}.")]
@@ -91,8 +108,6 @@ def import_class(class_path: str, base: type, at: str) -> tuple[type | None, lis
         return None, [Problem(at, f"{class_path} is a module. Name a class in it: {class_path}.ClassName")]
     if found is None:
         return None, [Problem(at, f"{module_name} has no {name!r}.{did_you_mean(name, dir(module))}")]
-    if not (isinstance(found, type) and issubclass(found, base)):
-        return None, [Problem(at, f"{class_path} must be a lightning {base.__name__}, but it is {_kind(found)}.")]
     return found, []
 
 

@@ -175,7 +175,7 @@ class SingleTraining:
         except Exception as error:  # the user's code runs here and may raise anything
             if unreported:
                 raise unreported[0] from error
-            outcome = _failure(error)
+            outcome = failure_of(error)
         ended = time.perf_counter()
         reporting = run.observer.report_seconds
         result = TrialResult(
@@ -244,7 +244,7 @@ class SingleTraining:
         except StudyStopped:
             raise
         except Exception as raised:  # noqa: BLE001 - the user's code ran there and may have raised anything
-            outcome = _failure(raised)
+            outcome = failure_of(raised)
         result = TrialResult(
             **outcome,
             epochs=run.observer.epochs,
@@ -343,7 +343,7 @@ def _saved(run: Run, result: TrialResult, path: Path | None) -> TrialResult:
     return result
 
 
-def _failure(error: Exception) -> dict[str, Any]:
+def failure_of(error: Exception) -> dict[str, Any]:
     """How a trial ends that raised: bad for the search when the configuration is to blame, FAILED otherwise."""
     told = _as_trial_error(error)
     if told is None:

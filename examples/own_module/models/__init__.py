@@ -1,0 +1,1 @@
+"""This project's own networks; tuner's are tuner.models, so the names do not collide."""
