@@ -81,7 +81,7 @@ class Blueprint(LightningCLI):
             parser_kwargs={"exit_on_error": False},
         )
         self._building = True
-        self._parsed_trainer(config.get("trainer", {}))
+        self.parsed_trainer(config.get("trainer", {}))
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse a configuration; unlike the base class, never look at the program's own arguments."""
@@ -118,7 +118,7 @@ class Blueprint(LightningCLI):
             config: as `build` takes it.
         """
         asked = config.get("trainer", {})
-        _, arguments = self._parsed_trainer(asked)
+        _, arguments = self.parsed_trainer(asked)
         form = form_of(config)
         if form is not None and (again := self._again.get(form)) is not None:
             self.config_dump = again.filled(config)
@@ -142,7 +142,7 @@ class Blueprint(LightningCLI):
             config: as `build` takes it.
             callbacks: added to those that the configuration names.
         """
-        parsed, plain = self._parsed_trainer(config.get("trainer", {}))
+        parsed, plain = self.parsed_trainer(config.get("trainer", {}))
         has_classes = "class_path" in json.dumps(plain, default=repr)
         arguments = (
             self._trainer_parser.instantiate_classes(parsed.clone())["trainer"].as_dict() if has_classes else plain
@@ -150,7 +150,7 @@ class Blueprint(LightningCLI):
         named = arguments.get("callbacks") or []
         return L.Trainer(**{**arguments, "callbacks": [*(named if isinstance(named, list) else [named]), *callbacks]})
 
-    def _parsed_trainer(self, asked: Mapping[str, Any]) -> tuple[Namespace, dict[str, Any]]:
+    def parsed_trainer(self, asked: Mapping[str, Any]) -> tuple[Namespace, dict[str, Any]]:
         """The trainer's arguments, as the parser has them and as plain values; parsed once for equal ones."""
         key = json.dumps(asked, sort_keys=True, default=repr)
         if key not in self._trainers:
@@ -165,7 +165,7 @@ class Blueprint(LightningCLI):
         complete = {"seed_everything": filled["seed_everything"], "model": filled["model"]}
         if filled.get("data") is not None:
             complete["data"] = filled["data"]
-        _, plain = self._parsed_trainer(asked)
+        _, plain = self.parsed_trainer(asked)
         complete["trainer"] = {key: copy.deepcopy(plain[key]) for key in asked}
         return complete
 

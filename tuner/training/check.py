@@ -22,6 +22,7 @@ from tuner.space import Choice, Parameter, Space
 from tuner.spec import trial_config
 from tuner.training.advice import advise
 from tuner.training.blueprint import Blueprint, quiet_lightning
+from tuner.training.strategy import unshared
 from tuner.training.trying import refused, refused_by_space
 
 _TOLD = 10
@@ -161,6 +162,8 @@ def _as_a_whole(document: Mapping[str, Any], space: Space | None, built: Mapping
         if isinstance(cause, DataError):
             return _of_data(cause)
         return [Problem(_raised_by(cause, built), str(cause))]
+    if (wrong := unshared(default.trainer)) is not None:
+        return [wrong]
     return advise(document, space, default.module, default.datamodule)
 
 

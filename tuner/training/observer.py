@@ -71,6 +71,10 @@ class Observer(L.Callback):
         self._validated: tuple[float, dict[str, float]] | None = None  # the best validation of this epoch
         self._at_validation: dict[str, float] = {}  # every metric as it stood at the latest validation
 
+    def logged(self, trainer: L.Trainer) -> dict[str, float]:
+        """The metrics as they stand now."""
+        return {name: float(metric) for name, metric in trainer.callback_metrics.items()}
+
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Drop the trial between two batches when somebody asked to stop."""
         if self.interrupted():
@@ -80,14 +84,14 @@ class Observer(L.Callback):
         """Keep the weights if this validation is the best so far."""
         if trainer.sanity_checking:
             return
-        logged = trainer.callback_metrics
+        logged = self.logged(trainer)
         if self.objective.metric not in logged:
             raise MissingMetric(self.objective.metric, logged)
         self.epochs = trainer.current_epoch + 1
-        value = float(logged[self.objective.metric])
+        value = logged[self.objective.metric]
         if not math.isfinite(value):
             raise TrialDiverged(f"diverged: {self.objective.metric} is {value} at epoch {trainer.current_epoch + 1}")
-        self._at_validation = {name: float(metric) for name, metric in logged.items()}
+        self._at_validation = logged
         if self._validated is not None and not self.objective.better(value, self._validated[0]):
             return  # an earlier validation of this epoch was better
         self._validated = value, self._at_validation
@@ -126,14 +130,14 @@ class Observer(L.Callback):
             return None
         value, validated = self._validated
         # What has changed since the latest validation are the epoch's training metrics; the rest stays as validated.
-        now = {name: float(metric) for name, metric in trainer.callback_metrics.items()}
-        trained = {name: metric for name, metric in now.items() if self._at_validation.get(name) != metric}
+        now = self.logged(trainer).items()
+        trained = {name: metric for name, metric in now if self._at_validation.get(name) != metric}
         return Report(trainer.current_epoch + 1, validated | trained, value, time.perf_counter() - self._began)
 
     def anew(self) -> Observer:
         """An observer for a run that starts the same trial again."""
         known = max(self.known, self.last.epoch if self.last else 0)
-        other = Observer(self.objective, self.patience, self.on_report, self.interrupted, known)
+        other = type(self)(self.objective, self.patience, self.on_report, self.interrupted, known)
         other.report_seconds = self.report_seconds
         return other
 

@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 from jsonargparse import ArgumentError
+from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from tuner.errors import Problem, SpecError, TrialDiverged, TunerError
 from tuner.training.blueprint import LEAN_TRAINER, Blueprint
@@ -96,6 +97,9 @@ def train_on_all(config: Mapping[str, Any], save: Path, told: Told) -> TrialResu
                 )
             ],
         )
+    if not isinstance(built.trainer.strategy, SingleDeviceStrategy):
+        rule = "must be 1 to train on both parts, which one process does: --set trainer.devices=1"
+        raise SpecError("--on train+validation", [Problem("trainer.devices", f"{rule} --set trainer.strategy=auto")])
     join()
     built.trainer.fit(built.module, datamodule=built.datamodule)
     if not all(bool(parameter.isfinite().all()) for parameter in built.module.parameters()):

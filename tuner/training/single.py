@@ -8,11 +8,13 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
 import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from tuner.errors import StudyStopped, TrialFailed, TrialInterrupted, TrialOutOfMemory
 from tuner.training.between import BetweenEpochs
@@ -25,11 +27,13 @@ from tuner.training.interruption import noticing_sigterm
 from tuner.training.lean import Lean
 from tuner.training.observer import Observer
 from tuner.training.plain import Marks, marks
+from tuner.training.ranks import task_of, train_on_ranks
 from tuner.training.rng import random_state, restore_random
 from tuner.training.settings import Settings
 from tuner.training.shadow import disagreement
 from tuner.training.snapshot import Snapshot, SnapshotUnusable, go_on_from, known_epochs, trained_by
 from tuner.training.stand_in import NotLean
+from tuner.training.strategy import unshared
 from tuner.trial import Objective, OnReport, Report, TrialResult, TrialState, Verdict
 
 log = logging.getLogger("tuner")
@@ -113,6 +117,8 @@ class SingleTraining:
         mode: who trains.
     """
 
+    observer: type[Observer] = Observer
+
     def __init__(
         self,
         example: Mapping[str, Any],
@@ -126,6 +132,7 @@ class SingleTraining:
         self.patience = patience
         self.interrupted = interrupted
         self.mode = mode
+        self._said: set[str] = set()
 
     def train(
         self,
@@ -153,6 +160,8 @@ class SingleTraining:
             StudyStopped: the study itself is wrong (the objective's metric is not logged).
             SnapshotUnusable: the snapshot does not fit the trial, or who trains it now.
         """
+        if (count := self.devices(config)) > 1:
+            return self._on_ranks(config, count, on_report, keep_weights, snapshot)
         unreported: list[Exception] = []
 
         def reported(report: Report) -> Verdict:
@@ -163,7 +172,7 @@ class SingleTraining:
                 raise
 
         started = time.perf_counter()
-        observer = Observer(self.objective, self.patience, reported, self.interrupted, known_epochs(snapshot))
+        observer = self.observer(self.objective, self.patience, reported, self.interrupted, known_epochs(snapshot))
         run = Run(config, observer, started, snapshot)
         try:
             self._run(run, keep_snapshot)
@@ -254,6 +263,43 @@ class SingleTraining:
         )
         return _saved(run, result, keep_weights(result)) if result.state is TrialState.COMPLETE else result
 
+    def devices(self, config: Mapping[str, Any]) -> int:
+        """How many processes a trial is trained in, one for each device: 1 is this one.
+
+        Raises:
+            StudyStopped: it is to be trained in a way that several processes of one machine cannot.
+        """
+        _, arguments = self.blueprint.parsed_trainer(config.get("trainer", {}))
+        if arguments["devices"] in (1, "1") and arguments["strategy"] == "auto" and arguments["num_nodes"] == 1:
+            return 1
+        trainer = self.trainer(config, [])
+        if (wrong := unshared(trainer)) is not None:
+            raise StudyStopped(f"{wrong.path}: {wrong.message}")
+        return 1 if isinstance(trainer.strategy, SingleDeviceStrategy) else trainer.world_size
+
+    def trainer(self, config: Mapping[str, Any], callbacks: list[L.Callback]) -> L.Trainer:
+        """Lightning's Trainer for a configuration."""
+        return self.blueprint.trainer_for(config, callbacks)
+
+    def save(self, trainer: L.Trainer, path: Path) -> None:
+        """Write a Lightning checkpoint of the module as it is."""
+        trainer.save_checkpoint(path, weights_only=True)
+
+    def _on_ranks(
+        self,
+        config: Mapping[str, Any],
+        count: int,
+        on_report: OnReport,
+        keep_weights: KeepWeights,
+        snapshot: Snapshot | None,
+    ) -> TrialResult:
+        if snapshot is not None:
+            raise SnapshotUnusable("a trial on several devices goes on from none")
+        self._say(f"trials are trained by Lightning's Trainer in {count} processes, one for each device")
+        task = task_of(config, self.objective, self.patience, count)
+        with noticing_sigterm() as terminated:
+            return train_on_ranks(task, on_report, keep_weights, lambda: self.interrupted() or terminated())
+
     def _against_lean(self, run: Run) -> str | None:
         """Why the lean loop does not train a trial, as far as that is known before."""
         parts = _built(run)
@@ -275,7 +321,14 @@ class SingleTraining:
             run.snapshot, run.observer = None, run.observer.anew()
             restore_random(random)
             run.parts = self.blueprint.parts(run.config)
+        self._say(f"trials are left to Lightning's Trainer: {reason}")
         return self._run_lightning(run, f"lightning: {reason}", keep_snapshot)
+
+    def _say(self, told: str) -> None:
+        """Tell the log how trials are trained, each way once."""
+        if told not in self._said:
+            self._said.add(told)
+            log.info("%s", told)
 
     def _run_lean(self, run: Run, keep_snapshot: KeepSnapshot | None) -> None:
         loop = self._lean(run)
@@ -300,9 +353,9 @@ class SingleTraining:
     def _run_lightning(self, run: Run, why: str, keep_snapshot: KeepSnapshot | None) -> None:
         parts = _built(run)
         between = BetweenEpochs(run.observer, trained_by(why, run.snapshot), run.snapshot, keep_snapshot)
-        trainer = self.blueprint.trainer_for(run.config, [run.observer])
+        trainer = self.trainer(run.config, [run.observer])
         trainer.callbacks.insert(0, between)  # type: ignore[attr-defined]  # no other one has begun the next epoch then
-        run.begin(why, lambda path: trainer.save_checkpoint(path, weights_only=True))
+        run.begin(why, partial(self.save, trainer))
         trainer.fit(parts.module, datamodule=parts.datamodule)
 
 
