@@ -159,6 +159,8 @@ class Cohort:
         for one in self.going:
             with one.alone():
                 one.lean.begin_epoch()
+                one.check_hooks()
+        self.descent.refresh()  # a hook may have changed the learning rate
         self._train_batches()
         due = [one for one in self._healthy() if one.lean.is_validated()]
         if due:
@@ -189,8 +191,8 @@ class Cohort:
     def _train_batches(self) -> None:
         if not self._healthy():
             return
-        self.template.like(self._healthy()[0].module)
         self._look()
+        self.template.like(self._healthy()[0].module)
         count = self._healthy()[0].lean.trainer.num_training_batches
         stepwise = [one for one in self._healthy() if one.lean.optimisation.schedules_steps]
         logged: list[Said] = []

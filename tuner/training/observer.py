@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, cast
 
 import lightning as L
 from torch import Tensor
 
 from tuner.errors import MissingMetric, TrialDiverged, TrialInterrupted
 from tuner.trial import Objective, OnReport, Report, Verdict
+
+RETURNED = "train_loss"
+"""The objective that every module has: where it does not log it, the mean over the batches of what its steps return."""
 
 
 class Observer(L.Callback):
@@ -35,6 +38,8 @@ class Observer(L.Callback):
         report_seconds: time spent in `on_report`.
         earlier_seconds: what the epochs took that another run has trained.
         stopping: whether the answer to a report was to stop after the epoch.
+        returned: whether the objective is the loss that `training_step` returns, because the module logs none.
+        without: whether the latest validation has not logged the objective, which training then must have.
     """
 
     # Lightning does not enter a hook that is not callable; for steps of a millisecond the empty ones would be 3 %.
@@ -66,27 +71,39 @@ class Observer(L.Callback):
         self.pruned = False
         self.reason: str | None = None
         self.report_seconds = self.earlier_seconds = 0.0
-        self.stopping = False
+        self.stopping = self.without = self.returned = False
+        self._losses: list[Tensor] = []
         self._began = time.perf_counter()
         self._validated: tuple[float, dict[str, float]] | None = None  # the best validation of this epoch
         self._at_validation: dict[str, float] = {}  # every metric as it stood at the latest validation
+
+    def agreed(self, metrics: dict[str, float]) -> dict[str, float]:
+        """What all processes of a trial say of its metrics: there is one."""
+        return metrics
 
     def logged(self, trainer: L.Trainer) -> dict[str, float]:
         """The metrics as they stand now."""
         return {name: float(metric) for name, metric in trainer.callback_metrics.items()}
 
-    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        """Drop the trial between two batches when somebody asked to stop."""
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule | None = None, outputs: Any = None, *_: Any
+    ) -> None:
+        """Drop the trial between two batches when somebody asked to stop; note the loss that nobody may have logged."""
         if self.interrupted():
             raise TrialInterrupted("asked to stop")
+        if self.objective.metric == RETURNED and outputs is not None and outputs.get("loss") is not None:
+            self._losses.append(outputs["loss"].detach() * trainer.accumulate_grad_batches)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep the weights if this validation is the best so far."""
         if trainer.sanity_checking:
             return
-        logged = self.logged(trainer)
-        if self.objective.metric not in logged:
-            raise MissingMetric(self.objective.metric, logged)
+        self.without = self.objective.metric not in logged_by_the_loop(trainer)
+        if not self.without:
+            self._note(self.logged(trainer), trainer, pl_module)
+
+    def _note(self, logged: dict[str, float], trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note the metrics as they stand, and keep the weights if they are the best so far."""
         self.epochs = trainer.current_epoch + 1
         value = logged[self.objective.metric]
         if not math.isfinite(value):
@@ -100,6 +117,7 @@ class Observer(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Report the epoch, if it was validated: by now its training metrics are complete, too."""
+        self._note_training(trainer, pl_module)
         report = self.drafted(trainer)
         if report is None:
             return
@@ -123,6 +141,21 @@ class Observer(L.Callback):
             trainer.fit_loop.epoch_loop.min_steps = None
         if self.reason is not None:
             trainer.should_stop = True
+
+    def _note_training(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take the objective from training where validation does not log it, or where there is none."""
+        if self._validated is not None or (trainer.enable_validation and not self.without):
+            return
+        logged = self.logged(trainer)
+        if self.objective.metric not in logged and self._losses:
+            logged = self.agreed({**logged, RETURNED: float(sum(self._losses) / len(self._losses))})
+            self.returned = True
+        self._losses.clear()
+        if self.objective.metric in logged:
+            self._note(logged, trainer, pl_module)
+        elif self.without:
+            raise MissingMetric(self.objective.metric, logged)
+        self.without = False
 
     def drafted(self, trainer: L.Trainer) -> Report | None:
         """What it will report of the epoch at hand; None if that was not validated."""
@@ -154,6 +187,14 @@ class Observer(L.Callback):
         self.weights, self.epochs, self.reason = state["weights"], state["epochs"], state["reason"]
         self.earlier_seconds = state["seconds"]
         self._began -= self.earlier_seconds
+
+
+def logged_by_the_loop(trainer: Any) -> Collection[str]:
+    """The names that the training or the validation at hand has logged, of all that the trainer shows."""
+    lean: Any = getattr(type(trainer), "logged_by_the_loop", None)
+    if lean is not None:
+        return cast("Collection[str]", lean(trainer))
+    return cast("Collection[str]", trainer._results.metrics(on_step=False)["callback"])
 
 
 def _kept(entry: Any) -> Any:

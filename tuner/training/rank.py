@@ -70,12 +70,15 @@ class AgreeingObserver(Observer):
     averaged: Mapping[str, None] = {}
 
     def logged(self, trainer: L.Trainer) -> dict[str, float]:
-        """The metrics as they stand now: the mean over the ranks of those that differ."""
-        own = super().logged(trainer)
+        """The metrics as they stand now, on all ranks."""
+        return self.agreed(super().logged(trainer))
+
+    def agreed(self, metrics: dict[str, float]) -> dict[str, float]:
+        """What all ranks say of the metrics: the mean over them of those that differ."""
         if not torch.distributed.is_initialized():
-            return own
+            return metrics
         gathered: list[Any] = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(gathered, own)
+        torch.distributed.all_gather_object(gathered, metrics)
         agreed, differing = agree(gathered)
         type(self).averaged = {**self.averaged, **dict.fromkeys(differing)}
         return agreed

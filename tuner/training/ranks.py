@@ -112,7 +112,7 @@ def train_on_ranks(
     spent = {"train": 0.0, "report": 0.0, **result.seconds}
     return replace(
         result,
-        trained=_told(task.count, ended.averaged),
+        trained=f"{_told(task.count, ended.averaged)}{(result.trained or '').removeprefix('lightning')}",
         seconds={**spent, "build": max(0.0, took - spent["train"] - spent["report"])},
     )
 

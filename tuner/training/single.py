@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import lightning as L
 import torch
-from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from tuner.errors import StudyStopped, TrialFailed, TrialInterrupted, TrialOutOfMemory
 from tuner.training.between import BetweenEpochs
@@ -26,6 +25,7 @@ from tuner.training.fault import fault_of
 from tuner.training.interruption import noticing_sigterm
 from tuner.training.lean import Lean
 from tuner.training.observer import Observer
+from tuner.training.package import adapted, package_of
 from tuner.training.plain import Marks, marks
 from tuner.training.ranks import task_of, train_on_ranks
 from tuner.training.rng import random_state, restore_random
@@ -33,7 +33,7 @@ from tuner.training.settings import Settings
 from tuner.training.shadow import disagreement
 from tuner.training.snapshot import Snapshot, SnapshotUnusable, go_on_from, known_epochs, trained_by
 from tuner.training.stand_in import NotLean
-from tuner.training.strategy import unshared
+from tuner.training.strategy import on_one_device, unshared
 from tuner.trial import Objective, OnReport, Report, TrialResult, TrialState, Verdict
 
 log = logging.getLogger("tuner")
@@ -179,7 +179,9 @@ class SingleTraining:
             outcome: dict[str, Any] = _finished(run.observer)
         except (TrialInterrupted, StudyStopped, SnapshotUnusable):
             raise
-        except SIGTERMException as error:
+        except SystemExit as error:  # of either package
+            if type(error).__name__ != SIGTERMException.__name__:
+                raise
             raise TrialInterrupted("asked to stop") from error
         except Exception as error:  # the user's code runs here and may raise anything
             if unreported:
@@ -191,7 +193,7 @@ class SingleTraining:
             **outcome,
             epochs=run.observer.epochs,
             config=run.parts.config if run.parts else dict(config),
-            trained=None if run.trained is None else trained_by(run.trained, run.snapshot),
+            trained=_told(run),
             seconds={
                 "build": run.began - started,
                 "train": ended - run.began - reporting + run.observer.earlier_seconds,
@@ -275,7 +277,7 @@ class SingleTraining:
         trainer = self.trainer(config, [])
         if (wrong := unshared(trainer)) is not None:
             raise StudyStopped(f"{wrong.path}: {wrong.message}")
-        return 1 if isinstance(trainer.strategy, SingleDeviceStrategy) else trainer.world_size
+        return 1 if on_one_device(trainer) else trainer.world_size
 
     def trainer(self, config: Mapping[str, Any], callbacks: list[L.Callback]) -> L.Trainer:
         """Lightning's Trainer for a configuration."""
@@ -354,9 +356,19 @@ class SingleTraining:
         parts = _built(run)
         between = BetweenEpochs(run.observer, trained_by(why, run.snapshot), run.snapshot, keep_snapshot)
         trainer = self.trainer(run.config, [run.observer])
-        trainer.callbacks.insert(0, between)  # type: ignore[attr-defined]  # no other one has begun the next epoch then
+        package = package_of(type(trainer))
+        first = adapted(between, "Callback", package)  # no other one has begun the next epoch then
+        trainer.callbacks.insert(0, first)  # type: ignore[attr-defined]
         run.begin(why, partial(self.save, trainer))
-        trainer.fit(parts.module, datamodule=parts.datamodule)
+        trainer.fit(parts.module, datamodule=adapted(parts.datamodule, "LightningDataModule", package))
+
+
+def _told(run: Run) -> str | None:
+    """How a trial was trained, in words."""
+    if run.trained is None:
+        return None
+    mean = "; the objective is the mean of what its training_step returns, because it logs none"
+    return trained_by(run.trained, run.snapshot) + (mean if run.observer.returned else "")
 
 
 def _built(run: Run) -> Parts:
@@ -368,7 +380,8 @@ def _finished(observer: Observer) -> dict[str, Any]:
     if observer.best is None:
         raise StudyStopped(
             "no epoch was validated, so nothing can be compared. "
-            "Give the module a validation_step, the data a val_dataloader, and trainer.max_epochs at least 1."
+            "Give the module a validation_step, the data a val_dataloader, and trainer.max_epochs at least 1; or name "
+            "a metric of training as the objective."
         )
     return {
         "state": TrialState.PRUNED if observer.pruned else TrialState.COMPLETE,
