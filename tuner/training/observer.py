@@ -191,10 +191,15 @@ class Observer(L.Callback):
 
 def logged_by_the_loop(trainer: Any) -> Collection[str]:
     """The names that the training or the validation at hand has logged, of all that the trainer shows."""
-    lean: Any = getattr(type(trainer), "logged_by_the_loop", None)
+    lean: Any = getattr(type(trainer), "_logged_by_the_loop", None)
     if lean is not None:
         return cast("Collection[str]", lean(trainer))
-    return cast("Collection[str]", trainer._results.metrics(on_step=False)["callback"])
+    names: set[str] = set()
+    for meta in (result.meta for result in trainer._results.values() if result.meta.on_epoch):
+        loader = meta.dataloader_idx if meta.add_dataloader_idx else None
+        suffix = "" if loader is None else f"/dataloader_idx_{loader}"
+        names |= {meta.name + suffix, meta.forked_name(on_step=False) + suffix}
+    return names
 
 
 def _kept(entry: Any) -> Any:

@@ -224,8 +224,8 @@ class Recorder:
 
     @property
     def names(self) -> set[str]:
-        """What the training or the validation at hand has logged for the epoch."""
-        terms = [entry.terms for entry in self._entries.values() if entry.live and entry.terms.on_epoch]
+        """What trainings or validations log for their epochs, also what a later loader's batches have reset."""
+        terms = [entry.terms for entry in self._entries.values() if entry.terms.on_epoch]
         return {name for each in terms for name in (each.name + each.suffix, each.shown(False))}
 
     @property

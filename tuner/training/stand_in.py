@@ -149,7 +149,7 @@ class StandIn(Refusing):
         """What was logged, by name."""
         return self._loop.recorder.callback_metrics
 
-    def logged_by_the_loop(self) -> set[str]:
+    def _logged_by_the_loop(self) -> set[str]:
         """The names that the training or the validation at hand has logged."""
         names: set[str] = self._loop.recorder.names
         return names
