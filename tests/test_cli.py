@@ -102,7 +102,12 @@ def test_list_and_show_tell_how_studies_stand(finished: tuple[Path, dict[str, An
     assert "small" in listed.stdout
     assert "complete" in listed.stdout
     assert json.loads(run(folder, "list", "--json").stdout) == [printed]
-    assert json.loads(run(folder, "show", "small", "--json").stdout) == printed
+    told = json.loads(run(folder, "show", "small", "--json").stdout)
+    now = told.pop("now")
+    assert told == printed
+    assert (now["workers"], now["failures"], now["seconds_left"]) == ({}, [], None)
+    assert len(now["history"]) == printed["trials"]["complete"]
+    assert now["history"][-1] == printed["best"]["value"]
     page = run(folder, "show", "small").stdout
     assert "Leaders" in page
     assert "stated priorities: 1 learning_rate; 2 batch_size; 4 momentum" in page

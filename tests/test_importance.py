@@ -14,7 +14,7 @@ import pytest
 import scipy.stats
 from rich.console import Console
 
-from tuner.cli.tables import importance_table, study_page
+from tuner.cli.tables import importance_part, importance_table, study_page
 from tuner.insight import Importance, importance
 from tuner.insight.importance import rank_correlation
 from tuner.insight.outcome import ranks
@@ -301,7 +301,7 @@ def page(trials: list[Trial]) -> str:
     counts = dict.fromkeys(("complete", "pruned", "failed", "running"), 0) | {"complete": len(trials)}
     cost = {"epochs": 1, "seconds": 1.0, "wasted_seconds": 0.0}
     result = StudyResult("small", "complete", counts, None, None, cost, None, "", "")
-    return shown(study_page(row, result, trials))
+    return shown(study_page(row, result, trials)) + shown(importance_part(row, trials))
 
 
 def test_the_page_shows_both_methods_beside_the_priorities() -> None:

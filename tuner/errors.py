@@ -119,7 +119,8 @@ class MissingMetric(StudyStopped):
         names = sorted(logged)
         listed = ", ".join(names) if names else "none at all"
         super().__init__(
-            f"objective.metric must be a metric logged on validation, but got {metric!r}; logged: {listed}."
+            f"objective.metric must be a metric logged on validation or in training, but got {metric!r}; "
+            f"logged: {listed}."
             f"{did_you_mean(metric, names) or ' Log it with self.log in validation_step, or name one of these.'}"
         )
 

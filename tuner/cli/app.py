@@ -7,8 +7,10 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
+from time import sleep
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,6 +23,10 @@ from tuner.home import Home, silence_telemetry
 
 if TYPE_CHECKING:
     from tuner.service.result import StudyResult
+    from tuner.storage import Store
+
+WATCH_SECONDS, ALONE_LOOKS = 1.0, 5
+"""A study is looked at so often while it is watched, and so many times in a row after nobody works on it any more."""
 
 app = typer.Typer(
     name="tuner",
@@ -284,6 +290,7 @@ def _work(name: str | None, as_json: bool, quiet: bool, engine: Engine, **what: 
 
 def _submit(as_json: bool, **what: Any) -> None:
     """Put a study into the queue, and say what to do next."""
+    from tuner.cli.progress import counted
     from tuner.engine import submit as submit_study
     from tuner.service.entry import open_storage
     from tuner.storage import RUNNING
@@ -298,7 +305,8 @@ def _submit(as_json: bool, **what: Any) -> None:
         free = [worker for worker in store.workers() if not (worker.left or worker.trouble)]
     typer.echo(f"{result.study} is {result.state if result.state == RUNNING else 'queued'} with priority {priority}.")
     if free:
-        typer.echo(f"{len(free)} workers serve this storage. See how it goes with: tuner show {result.study}")
+        serve = f"{counted(len(free), 'worker')} {'serves' if len(free) == 1 else 'serve'} this storage"
+        typer.echo(f"{serve}. See how it goes with: tuner show {result.study} --watch")
     else:
         typer.echo("No worker serves this storage yet. Start some where the study's code is: tuner worker")
 
@@ -331,22 +339,49 @@ def list_(as_json: Json = False) -> None:
 
 
 @app.command()
-def show(name: StudyName, as_json: Json = False) -> None:
-    """Show a study: state, cost, leaderboard, and trials that came to nothing."""
-    from tuner.cli.tables import study_page
+def show(
+    name: StudyName,
+    as_json: Json = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Follow it until it ends; Ctrl-C only ends the watching.")
+    ] = False,
+) -> None:
+    """Show a study: state, cost, leaderboard, importance, and trials that came to nothing."""
+    from tuner.cli.tables import importance_part, study_page
     from tuner.service.entry import open_storage
     from tuner.service.result import result_of
+    from tuner.service.standing import Follower
 
     home = Home.from_environment()
     with open_storage(home) as store:
+        if watch:
+            _follow(store, name, as_json)
         row = store.study(name)
         trials = store.trials(row.id)
         result = result_of(store, name, home, trials)
         workers = store.workers()
-    if as_json:
-        _print_json(result)
-    else:
-        _print(study_page(row, result, trials, workers))
+        now = Follower(store, name).look() if as_json else None
+    if now is not None:
+        typer.echo(json.dumps({**result.to_json(), "now": now.to_json()}, indent=2))
+        return
+    _print(study_page(row, result, trials, workers))
+    sys.stdout.flush()  # measuring importance takes seconds
+    _print(importance_part(row, trials))
+
+
+def _follow(store: Store, name: str, as_json: bool) -> None:
+    """Show a study until it ends, or Ctrl-C; neither is anything to the study."""
+    from tuner.cli.progress import progress
+    from tuner.storage import COMPLETE, FAILED, STOPPED
+    from tuner.storage import INTERRUPTED as ALONE
+
+    alone = 0
+    with suppress(KeyboardInterrupt), progress(quiet=False, as_json=as_json, leaving="Ctrl-C leaves it alone") as shown:
+        while (state := shown.watch(store, name).row.state) not in (COMPLETE, FAILED, STOPPED):
+            alone = alone + 1 if state == ALONE else 0  # so it looks for a moment when a run has just begun, too
+            if alone == ALONE_LOOKS:
+                return
+            sleep(WATCH_SECONDS)
 
 
 app.add_typer(start.prior, name="prior")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
@@ -18,18 +17,18 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.report.words import duration
-from tuner.trial import Objective, Trial, TrialState
+from tuner.trial import TrialState
 
 if TYPE_CHECKING:
-    from tuner.spec import StudySpec
-    from tuner.storage import Store, StudyRow, Summary
+    from tuner.service.standing import Follower, Standing
+    from tuner.storage import Store, Summary
 
 PLAIN_SECONDS = 60.0
 BARS = "▁▂▃▄▅▆▇█"
 
 
 @contextmanager
-def progress(*, quiet: bool, as_json: bool) -> Iterator[Progress]:
+def progress(*, quiet: bool, as_json: bool, leaving: str = "Ctrl-C stops and saves") -> Iterator[Progress]:
     """Show progress while the body runs: on stderr when stdout is for JSON, nowhere when `quiet`."""
     stream: TextIO = sys.stderr if as_json else sys.stdout
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
@@ -38,7 +37,7 @@ def progress(*, quiet: bool, as_json: bool) -> Iterator[Progress]:
     elif stream.isatty():
         console = Console(file=stream)
         with Live(console=console, refresh_per_second=4, transient=True) as live:
-            yield Panelled(live)
+            yield Panelled(live, leaving)
     else:
         yield Lines(stream)
 
@@ -48,66 +47,20 @@ class Progress:
 
     def __init__(self) -> None:
         self.study: str | None = None
-        self._trials: dict[int, Trial] = {}
-        self._epochs: deque[tuple[float, int]] = deque(maxlen=60)
-        self._began = time.monotonic()
-        self._spec: StudySpec | None = None
+        self._follower: Follower | None = None
 
-    def watch(self, store: Store, study: str) -> None:
+    def watch(self, store: Store, study: str) -> Standing:
         """Look at the study and show how it stands."""
+        from tuner.service.standing import Follower
+
         self.study = study
-        row = store.study(study)
-        known = {number: trial.revision for number, trial in self._trials.items()}
-        self._trials |= {trial.number: trial for trial in store.trials(row.id, known)}
-        summary = store.summary(row.id)
-        self._epochs.append((time.monotonic(), summary.epochs))
-        self.show(row, summary)
+        self._follower = self._follower or Follower(store, study)
+        standing = self._follower.look()
+        self.show(standing)
+        return standing
 
-    def show(self, row: StudyRow, summary: Summary) -> None:
+    def show(self, standing: Standing) -> None:
         """Show a look."""
-
-    def searching(self, row: StudyRow, summary: Summary) -> str:
-        """What proposes configurations, and which priorities it moves now."""
-        from tuner.service.entry import spec_of
-        from tuner.service.result import searching
-
-        if self._spec is None:
-            self._spec = spec_of(row)  # it does not change while it runs
-        states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED)
-        return searching(self._spec, sum(summary.count(state) for state in states))
-
-    def best_so_far(self, row: StudyRow) -> tuple[Trial | None, list[float]]:
-        """The best complete proposal, and the best value after each of them in the order they ended."""
-        objective = Objective(row.document["objective"]["metric"], row.document["objective"]["direction"])
-        best, history = None, []
-        done = [t for t in self._trials.values() if t.confirms is None and t.state is TrialState.COMPLETE]
-        for trial in sorted(done, key=lambda t: t.finished or 0.0):
-            if best is None or objective.better(trial.score, best.score):
-                best = trial
-            history.append(best.score)
-        return best, history
-
-    def speed(self) -> float:
-        """Epochs a second over the last half minute."""
-        if len(self._epochs) < 2:
-            return 0.0
-        (earlier, before), (later, after) = self._epochs[0], self._epochs[-1]
-        return max(0.0, (after - before) / (later - earlier)) if later > earlier else 0.0
-
-    def seconds_left(self, row: StudyRow, summary: Summary) -> float | None:
-        """How long the search will still take: by its trials, its epochs or its time, whichever ends first."""
-        search = row.document["search"]
-        elapsed = time.monotonic() - self._began
-        finished = [t for t in self._trials.values() if t.state.finished and t.confirms is None]
-        left = []
-        here = [t for t in finished if (t.finished or 0.0) >= time.time() - elapsed]
-        if search["trials"] is not None and here:
-            left.append((search["trials"] - len(finished)) * elapsed / len(here))
-        if search["epochs"] is not None and self.speed():
-            left.append((search["epochs"] - summary.epochs) / self.speed())
-        if search["time"] is not None:
-            left.append(search["time"] - row.active_seconds - elapsed)
-        return max(0.0, min(left)) if left else None
 
 
 class Lines(Progress):
@@ -119,60 +72,89 @@ class Lines(Progress):
         self._told = -1
         self._last = time.monotonic()
 
-    def show(self, row: StudyRow, summary: Summary) -> None:
+    def show(self, standing: Standing) -> None:
         """Print a line when there is something to say."""
-        best, _ = self.best_so_far(row)
+        row, best = standing.row, standing.best
         new_best = best is not None and best.number != self._told
         if not new_best and time.monotonic() - self._last < PLAIN_SECONDS:
             return
         self._last = time.monotonic()
-        line = f"{row.name}: {_counts(summary)}"
+        line = f"{row.name}: {_counts(standing.summary)}"
         if best is not None:
             self._told = best.number
             line += f"; {'new best' if new_best else 'best'} {row.document['objective']['metric']} "
             line += f"{best.value:.6g} in trial {best.number}"
-        line += f"; searching {self.searching(row, summary)}"
+        line += f"; searching {standing.searching}"
         print(line, file=self._stream, flush=True)
 
 
 class Panelled(Progress):
     """A panel that is redrawn in place."""
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: Live, leaving: str = "Ctrl-C stops and saves") -> None:
         super().__init__()
-        self._live = live
+        self._live, self._leaving = live, leaving
         live.update(Text("Checking the study and starting workers…", style="dim"))
 
-    def show(self, row: StudyRow, summary: Summary) -> None:
+    def show(self, standing: Standing) -> None:
         """Redraw the panel."""
-        best, history = self.best_so_far(row)
-        table = Table.grid(padding=(0, 2))
-        table.add_column(style="dim", justify="right")
-        table.add_column()
-        budget = row.document["search"]["trials"]
-        if budget:
-            done = sum(summary.count(s) for s in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED))
-            table.add_row(f"{done} of {budget}", ProgressBar(total=budget, completed=done))
-        table.add_row("trials", _counts(summary))
-        if best is not None:
-            metric = row.document["objective"]["metric"]
-            others = [f"{k} {v:.4g}" for k, v in best.outcome.metrics.items() if k.startswith("val_") and k != metric]
-            told = Text(f"{metric} {best.value:.6g}", style="bold green")
-            told.append(f"  {'  '.join(others)}  trial {best.number}  ", style="not bold default")
-            told.append(sparkline(history), style="cyan")
-            table.add_row("best", told)
-        table.add_row("searching", self.searching(row, summary))
-        left = self.seconds_left(row, summary)
-        pace = f"{self.speed():.1f} epochs/s"
-        if summary.confirming:
-            pace += f"; confirming the leaders with new seeds ({summary.confirming} runs)"
-        elif left is not None:
-            pace += f", about {duration(left)} left"
-        table.add_row("pace", pace)
-        failed = [t for t in self._trials.values() if t.state is TrialState.FAILED]
-        if failed:
-            table.add_row("failed", Text(f"trial {failed[-1].number}: {failed[-1].outcome.reason}", style="red"))
-        self._live.update(Panel(table, title=f"[bold]{row.name}", subtitle="Ctrl-C stops and saves"))
+        self._live.update(panel(standing, self._leaving))
+
+
+def panel(standing: Standing, leaving: str) -> Panel:
+    """A look at a study.
+
+    Args:
+        standing: the look.
+        leaving: what Ctrl-C does.
+    """
+    row, summary, best = standing.row, standing.summary, standing.best
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", justify="right")
+    table.add_column()
+    if budget := row.document["search"]["trials"]:
+        table.add_row(f"{standing.done} of {budget}", ProgressBar(total=budget, completed=min(standing.done, budget)))
+    table.add_row("trials", _counts(summary))
+    if best is not None:
+        metric = row.document["objective"]["metric"]
+        others = [f"{k} {v:.4g}" for k, v in best.outcome.metrics.items() if k.startswith("val_") and k != metric]
+        told = Text(f"{metric} {best.value:.6g}", style="bold green")
+        told.append(f"  {'  '.join(others)}  trial {best.number}  ", style="not bold default")
+        told.append(sparkline(list(standing.history)), style="cyan")
+        table.add_row("best", told)
+    table.add_row("searching", standing.searching)
+    table.add_row("workers", _workers(standing))
+    table.add_row("pace", _pace(standing))
+    cost = f"{counted(summary.epochs, 'epoch')} in {duration(summary.seconds)} of training"
+    if summary.wasted_seconds >= 1:
+        cost += f", {duration(summary.wasted_seconds)} of them for nothing"
+    table.add_row("cost", cost)
+    for number, reason in standing.failures:
+        table.add_row("failed", Text(f"trial {number}: {reason}", style="red"))
+    return Panel(table, title=f"[bold]{row.name}[/bold] · {row.state}", subtitle=leaving)
+
+
+def _workers(standing: Standing) -> str:
+    if not standing.workers:
+        return "none is training"
+    if len(standing.workers) == 1:
+        ((machine, count),) = standing.workers.items()
+        return f"{counted(count, 'worker')} on {machine}"
+    places = ", ".join(f"{count} on {machine}" for machine, count in sorted(standing.workers.items()))
+    return f"{counted(sum(standing.workers.values()), 'worker')}: {places}"
+
+
+def _pace(standing: Standing) -> str:
+    pace = f"{standing.epochs_per_second:.1f} epochs/s"
+    if confirming := standing.summary.confirming:
+        return f"{pace}; confirming the leaders with new seeds ({counted(confirming, 'run')})"
+    left = standing.seconds_left
+    return pace if left is None else f"{pace}, about {duration(left)} left"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things: `1 worker`, `2 workers`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def sparkline(values: list[float], width: int = 30) -> str:

@@ -109,7 +109,6 @@ def study_page(row: StudyRow, result: StudyResult, trials: Sequence[Trial], work
             else ""
         )
         parts += [Text(f"\nLeaders{by}", style="bold"), _leaders_table(leaders, objective, row.document["space"])]
-    parts += _importance(row.document["space"], objective, trials)
     parts += _taken_up(trials)
     bad = [t for t in trials if t.result is not None and (t.result.infeasible or t.state is TrialState.FAILED)]
     if bad:
@@ -180,6 +179,12 @@ def _leaders_table(leaders: Sequence[Trial], objective: Objective, space: dict[s
         told = [column[index] for column in values.values()]
         table.add_row(str(trial.number), _number(trial.score), str(trial.outcome.best_epoch), *told)
     return table
+
+
+def importance_part(row: StudyRow, trials: Sequence[Trial]) -> Group:
+    """What comes after a study's page, since it is measured first."""
+    metric, direction = row.document["objective"]["metric"], row.document["objective"]["direction"]
+    return Group(*_importance(row.document["space"], Objective(metric, direction), trials))
 
 
 def _importance(space: dict[str, Any], objective: Objective, trials: Sequence[Trial]) -> list[Any]:

@@ -159,6 +159,8 @@ class Cohort:
         for one in self.going:
             with one.alone():
                 one.lean.begin_epoch()
+                one.check_hooks()
+        self.descent.refresh()  # schedules, and hooks, may have changed the learning rate
         steps = self._train_batches()
         due: set[Slice] = set()
         for one in self._healthy():
@@ -185,7 +187,6 @@ class Cohort:
             if one.verdict is not Verdict.GIVE_BACK:
                 with one.alone():
                     one.lean.end_epoch()
-        self.descent.refresh()
         if not any(one.draws.used for one in self.slices):
             for one in self.slices:
                 one.draws.host = False
@@ -198,8 +199,8 @@ class Cohort:
         """Train an epoch's batches; how many those were."""
         if not self._healthy():
             return 0
-        self.template.like(self._healthy()[0].module)
         self._look()
+        self.template.like(self._healthy()[0].module)
         count = self._healthy()[0].lean.trainer.num_training_batches
         stepwise = [one for one in self._healthy() if one.lean.optimisation.schedules_steps]
         logged: list[Said] = []

@@ -23,6 +23,10 @@ from tuner.cohort.rows import Rows
 Columns = Mapping[str, Tensor]
 """Hyperparameters of all slices: (K, 1), or (K, P) where they differ from group to group."""
 
+Decay = Sequence[tuple[int, int, Tensor]]
+"""Weight decay: from which column to which, and the strengths of the slices there, shape (K, 1). Biases and the like
+have none, and a tensor of shape (K, P) would take longer to read than all the rest of a step."""
+
 
 def descent_of(rows: Rows, optimizers: Sequence[Optimizer]) -> Descent:
     """What makes the steps of these optimisers: one formula for all rows where we have it, else each its own.
@@ -168,9 +172,10 @@ class Together(Descent):
                     read.setdefault("beta2", []).append([float(b) for _, b in values])
                 else:
                     read.setdefault(name, []).append([float(value) for value in values])
+        decay = self._decay(read.pop("weight_decay"))
         columns = {name: self._column(values) for name, values in read.items()}
         columns["begins_empty"] = self._column([[float(empty)] for empty in self._begins_empty])
-        self._change = self._formula(columns, self.rows.trained.dtype)
+        self._change = self._formula(columns, decay, self.rows.trained.dtype)
 
     def put(self, k: int, optimizer: Optimizer) -> None:
         """Another optimiser takes the place of slice k."""
@@ -222,6 +227,17 @@ class Together(Descent):
         full = torch.tensor(values, dtype=torch.float64).repeat_interleave(widths, dim=1)
         return full.to(self.rows.trained.device)
 
+    def _decay(self, values: list[list[float]]) -> Decay:
+        """(K, G) strengths by their columns, those left out that have none."""
+        parts: list[tuple[int, int, tuple[float, ...]]] = []
+        for (start, end), strengths in zip(pairwise([0, *self.rows.ends]), zip(*values, strict=True), strict=True):
+            if parts and parts[-1][1:] == (start, strengths):
+                start = parts.pop()[0]
+            if any(strengths):
+                parts.append((start, end, strengths))
+        device = self.rows.trained.device
+        return [(a, b, torch.tensor(each, dtype=torch.float64, device=device).unsqueeze(1)) for a, b, each in parts]
+
     def _begun(self, optimizer: Optimizer, name: str) -> Tensor:
         """A state of an optimiser as it was when its slice came, shape (P,)."""
         parts = []
@@ -238,10 +254,10 @@ Steps = Sequence[int]
 Change = Callable[[Tensor, Tensor, dict[str, Tensor], Steps], None]
 """Changes rows and state in place, given the gradients, both (K, P)."""
 
-Formula = Callable[[Columns, torch.dtype], Change]
+Formula = Callable[[Columns, Decay, torch.dtype], Change]
 
 
-def _sgd(h: Columns, kind: torch.dtype) -> Change:
+def _sgd(h: Columns, decay: Decay, kind: torch.dtype) -> Change:
     momentum = h["momentum"]
     ahead = torch.where(momentum == 0, 0.0, h["nesterov"])
     # torch starts without a buffer, and then takes the first gradient whole
@@ -249,10 +265,10 @@ def _sgd(h: Columns, kind: torch.dtype) -> Change:
     first = torch.where(h["begins_empty"] > 0, 1.0, gain).to(kind)
     kept, of_gradient, of_buffer = (c.to(kind) for c in (momentum, ahead, ahead * momentum + (1 - ahead)))
     moving, looking = bool(momentum.any()), bool(ahead.any())
-    decay, rate = _decay(h, kind), h["lr"].to(kind)
+    decayed, rate = _decayed(decay, kind), h["lr"].to(kind)
 
     def change(row: Tensor, gradient: Tensor, state: dict[str, Tensor], steps: Steps) -> None:
-        gradient = decay(row, gradient)
+        gradient = decayed(row, gradient)
         if moving:
             weight = gain
             if min(steps) == 1:
@@ -265,16 +281,16 @@ def _sgd(h: Columns, kind: torch.dtype) -> Change:
     return change
 
 
-def _adam(h: Columns, kind: torch.dtype) -> Change:
-    decoupled = bool(h["decoupled_weight_decay"].all())
-    shrink = (1 - h["lr"] * h["weight_decay"]).to(kind) if decoupled and bool(h["weight_decay"].any()) else None
-    decay = _decay(h, kind) if not decoupled else _no_decay
+def _adam(h: Columns, decay: Decay, kind: torch.dtype) -> Change:
+    decoupled, lr = bool(h["decoupled_weight_decay"].all()), h["lr"]
+    shrink = [(a, b, (1 - (lr if lr.shape[1] == 1 else lr[:, a:b]) * each).to(kind)) for a, b, each in decay]
+    decayed = _decayed([] if decoupled else decay, kind)
     new_mean, old_square, new_square, eps = (c.to(kind) for c in (1 - h["beta1"], h["beta2"], 1 - h["beta2"], h["eps"]))
 
     def change(row: Tensor, gradient: Tensor, state: dict[str, Tensor], steps: Steps) -> None:
-        if shrink is not None:
-            row.mul_(shrink)
-        gradient = decay(row, gradient)
+        for start, end, factor in shrink if decoupled else ():
+            row[:, start:end].mul_(factor)
+        gradient = decayed(row, gradient)
         count = torch.tensor(steps, dtype=torch.float64, device=row.device).unsqueeze(1)
         mean = state["exp_avg"].lerp_(gradient, new_mean)
         square = state["exp_avg_sq"].mul_(old_square).addcmul_(gradient.square(), new_square)
@@ -285,23 +301,23 @@ def _adam(h: Columns, kind: torch.dtype) -> Change:
     return change
 
 
-def _rmsprop(h: Columns, kind: torch.dtype) -> Change:
-    decay = _decay(h, kind)
+def _rmsprop(h: Columns, decay: Decay, kind: torch.dtype) -> Change:
+    decayed = _decayed(decay, kind)
     old, new, rate, eps = (c.to(kind) for c in (h["alpha"], 1 - h["alpha"], h["lr"], h["eps"]))
 
     def change(row: Tensor, gradient: Tensor, state: dict[str, Tensor], _: Steps) -> None:
-        gradient = decay(row, gradient)
+        gradient = decayed(row, gradient)
         square = state["square_avg"].mul_(old).addcmul_(gradient.square(), new)
         row.addcdiv_(gradient * rate, square.sqrt().add_(eps), value=-1)
 
     return change
 
 
-def _adagrad(h: Columns, kind: torch.dtype) -> Change:
-    decay, eps = _decay(h, kind), h["eps"].to(kind)
+def _adagrad(h: Columns, decay: Decay, kind: torch.dtype) -> Change:
+    decayed, eps = _decayed(decay, kind), h["eps"].to(kind)
 
     def change(row: Tensor, gradient: Tensor, state: dict[str, Tensor], steps: Steps) -> None:
-        gradient = decay(row, gradient)
+        gradient = decayed(row, gradient)
         count = torch.tensor(steps, dtype=torch.float64, device=row.device).unsqueeze(1)
         size = (h["lr"] / (1 + (count - 1) * h["lr_decay"])).to(kind)
         total = state["sum"].addcmul_(gradient, gradient)
@@ -310,16 +326,16 @@ def _adagrad(h: Columns, kind: torch.dtype) -> Change:
     return change
 
 
-def _decay(h: Columns, kind: torch.dtype) -> Callable[[Tensor, Tensor], Tensor]:
-    """Weight decay that enters the gradient."""
-    if not bool(h["weight_decay"].any()):
-        return _no_decay
-    strength = h["weight_decay"].to(kind)
-    return lambda row, gradient: gradient.addcmul_(row, strength)
+def _decayed(decay: Decay, kind: torch.dtype) -> Callable[[Tensor, Tensor], Tensor]:
+    """Weight decay that enters the gradient, in place."""
+    parts = [(start, end, strengths.to(kind)) for start, end, strengths in decay]
 
+    def decayed(row: Tensor, gradient: Tensor) -> Tensor:
+        for start, end, strengths in parts:
+            gradient[:, start:end].addcmul_(row[:, start:end], strengths)
+        return gradient
 
-def _no_decay(_: Tensor, gradient: Tensor) -> Tensor:
-    return gradient
+    return decayed
 
 
 _FORMULAS: Mapping[type[Optimizer], Formula] = {

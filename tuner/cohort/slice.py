@@ -112,22 +112,30 @@ class Slice:
         """
         if self.lean.done():
             raise NotFusable("it trains no epoch")
-        settings, hooks = self.lean.settings, self.lean.hooks
-        hooks.look()
-        own = set(hooks.own)
-        if isinstance(self.module, Network) and not replaced(self.module, Network, "configure_gradient_clipping"):
-            own.discard("configure_gradient_clipping")
-        own -= _VALIDATION
-        if own:
-            raise NotFusable(f"it has a hook at every batch, {min(own)}")
-        if hooks.brings_batches:
-            raise NotFusable("it has a hook that brings batches to the device")
+        settings = self.lean.settings
+        self.lean.hooks.look()
+        self.check_hooks()
         if settings.max_steps != -1:
             raise NotFusable("trainer.max_steps is set")
         if any(config.interval == "step" and config.reduce_on_plateau for config in self.lean.optimisation.schedules):
             raise NotFusable("a schedule of its follows a metric from step to step")
         if settings.val_check_interval != 1.0:
             raise NotFusable("trainer.val_check_interval is set")
+
+    def check_hooks(self) -> None:
+        """Check that its hooks, which may change from epoch to epoch, are none that a cohort leaves out.
+
+        Raises:
+            NotFusable: it has some.
+        """
+        own = set(self.lean.hooks.own)
+        if isinstance(self.module, Network) and not replaced(self.module, Network, "configure_gradient_clipping"):
+            own.discard("configure_gradient_clipping")
+        own -= _VALIDATION
+        if own:
+            raise NotFusable(f"it has a hook at every batch, {min(own)}")
+        if self.lean.hooks.brings_batches:
+            raise NotFusable("it has a hook that brings batches to the device")
 
     def check_validation(self) -> None:
         """Check that its validation is nothing but what a cohort does.

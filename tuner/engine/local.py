@@ -31,7 +31,7 @@ STOP_SECONDS = 10.0
 LOOK_SECONDS = 0.5
 MAX_RESTARTS = 3
 
-Watch = Callable[[Store, str], None]
+Watch = Callable[[Store, str], object]
 """Called about twice a second while a study runs, with the storage and the study's name."""
 
 

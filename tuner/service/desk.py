@@ -130,7 +130,7 @@ def _know_the_data(store: Store, row: StudyRow, found: str) -> None:
 def data_hash(spec: StudySpec, blueprint: Blueprint) -> str:
     """A hash of the data as the trials see them."""
     config = trial_config(spec.base_config, spec.searched.default_params(), spec.seed_everything)
-    data = blueprint.build(config, callbacks=[]).datamodule
+    data = blueprint.parts(config).datamodule
     fingerprint: Callable[[], str] | None = getattr(data, "fingerprint", None)
     # Only the data module's author can say what its data are; failing that, hash how it was made, and say so.
     return fingerprint() if fingerprint else "arguments:" + _hash(config.get("data", {}))

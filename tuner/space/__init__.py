@@ -1,7 +1,7 @@
 """The search space: which hyperparameters are searched, where, why, and in which order of priority."""
 
 from tuner.space.grammar import Choice, FloatRange, IntRange, Parameter
-from tuner.space.space import Space, read_space, removed_values, shipped_spaces, without_values
+from tuner.space.space import Space, read_space, removed_values, shipped_spaces, short, without_values
 
 __all__ = [
     "Choice",
@@ -12,5 +12,6 @@ __all__ = [
     "read_space",
     "removed_values",
     "shipped_spaces",
+    "short",
     "without_values",
 ]

@@ -169,8 +169,29 @@ def read_space(value: Any, at: str = "space") -> tuple[Space | None, list[Proble
     if space is None:
         return None, problems
     changed = value.get("change", {}) if isinstance(value, dict) and "use" in value else value
-    spelt_out = changed if isinstance(changed, dict) else {}
-    return Space(space.parameters, frozenset(map(str, spelt_out)) & space.parameters.keys()), []
+    spelt_out = map(short, map(str, changed)) if isinstance(changed, dict) else ()
+    return Space(space.parameters, frozenset(spelt_out) & space.parameters.keys()), []
+
+
+def short(path: str) -> str:
+    """The short form of a config path: `model.optimizer.lr` for `model.init_args.optimizer.init_args.lr`."""
+    return path.replace(".init_args.", ".")
+
+
+def _shortened(document: Mapping[Any, Any]) -> tuple[dict[Any, Any], list[str]]:
+    """Parameters with their paths, and those in their conditions, in the short form; and what is there twice."""
+    made: dict[Any, Any] = {}
+    twice = []
+    for key, value in document.items():
+        path = short(key) if isinstance(key, str) else key
+        twice += [path] if path in made else []
+        made[path] = value
+        for heading in ("when", "default_when"):
+            conditions = value.get(heading) if isinstance(value, dict) else None
+            if isinstance(conditions, dict):
+                renamed = {short(k) if isinstance(k, str) else k: v for k, v in conditions.items()}
+                made[path] = {**made[path], heading: renamed}
+    return made, twice
 
 
 def _document(value: Any, at: str, inside: tuple[str, ...] = ()) -> tuple[dict[Any, Any] | None, list[Problem]]:
@@ -189,7 +210,8 @@ def _document(value: Any, at: str, inside: tuple[str, ...] = ()) -> tuple[dict[A
     if not isinstance(value, dict):
         return None, [Problem(at, f"must be a name, a mapping or {{use: ..., change: ...}}, but got {value!r}.")]
     if "use" not in value:
-        return value, []
+        value, twice = _shortened(value)
+        return value, [Problem(f"{at}.{path}", "is there twice, in the short and in the long form.") for path in twice]
     unknown = [
         Problem(f"{at}.{key}", f"unknown key.{did_you_mean(str(key), ['use', 'change'])}")
         for key in sorted(map(str, value.keys() - {"use", "change"}))
@@ -203,6 +225,8 @@ def _document(value: Any, at: str, inside: tuple[str, ...] = ()) -> tuple[dict[A
     if not isinstance(changes, dict):
         problems.append(Problem(f"{at}.change", f"must be a mapping of parameters, but got {changes!r}."))
         changes = {}
+    changes, twice = _shortened(changes)
+    problems += [Problem(f"{at}.change.{path}", "is there twice, in the short and in the long form.") for path in twice]
     if base is None or problems or unknown:
         return None, [*unknown, *problems]
     problems = [

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tuner.errors import Problem, SpecError, StudyNotFound, did_you_mean
-from tuner.space import Space, read_space, removed_values, without_values
+from tuner.space import Space, read_space, removed_values, short, without_values
 from tuner.space.problems import problems_of
 from tuner.space.yaml import read_yaml
 from tuner.spec.config import at_path, place
@@ -171,7 +171,7 @@ def _override_space(document: dict[str, Any], path: str, value: Any) -> None:
     if named and not space.get("change"):
         space["change"] = {}
     parameters = space["change"] if named else space
-    path = path.removeprefix("change.") if named else path
+    path = short(path.removeprefix("change.") if named else path)
     match = re.fullmatch(r"(.+?)\.((?:float|int|choice|when|default_when|priority|what|why)(?:\..+)?)", path)
     parameter, keys = (match[1], _heading(match[2])) if match else (path, [])
     before = _copy(parameters.get(parameter))
@@ -212,7 +212,7 @@ def _start_problems(start: Sequence[str | Mapping[str, Any]], space: Space) -> l
 def _fixed(document: Mapping[str, Any], space: Space, overridden: Sequence[str]) -> dict[str, Any]:
     """The paths that are not searched: those the file sets beside a shipped space, and those that --set names."""
     absent = object()
-    named = {path.replace(".init_args.", ".") for path in overridden}
+    named = {short(path) for path in overridden}
     searched = space.stated - named
     values = {path: at_path(document, path, absent) for path in space.parameters if path not in searched}
     return {path: value for path, value in values.items() if value is not absent}

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import lightning as L
-from lightning.pytorch.cli import instantiate_module
-from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters_context
+
+from tuner.training.package import package_of, part_of
 
 PARTS = ("model", "data")
 _PLAIN = (int, float, str, bool, type(None))
@@ -88,8 +88,9 @@ class Again:
                 continue
             arguments = filled[part].get("init_args", {})
             hparams = {"_class_path": filled[part]["class_path"], **arguments}
-            instantiator = f"{instantiate_module.__module__}.{instantiate_module.__name__}"
-            with _given_hyperparameters_context(hparams=hparams, instantiator=instantiator):
+            package = package_of(self._owners[part])
+            keeping = part_of(package, "core.mixins.hparams_mixin", "_given_hyperparameters_context")
+            with keeping(hparams=hparams, instantiator=f"{package}.cli.instantiate_module"):
                 built[part] = self._owners[part](**copy.deepcopy(arguments))
         return built["model"], built.get("data")
 

@@ -17,15 +17,16 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch.utils.data import IterableDataset
 
 from tuner.errors import TrialInterrupted
 from tuner.training import plain
 from tuner.training.borrowed import is_overridden, set_sampler_epoch
 from tuner.training.observer import Observer
+from tuner.training.package import class_of, package_of
 from tuner.training.rng import random_state, restore_random
 from tuner.training.snapshot import FORMAT, Snapshot, SnapshotUnusable, generators_of
+from tuner.training.strategy import on_one_device
 
 log = logging.getLogger("tuner")
 
@@ -75,7 +76,7 @@ class BetweenEpochs(L.Callback):
                 self._restore(trainer, pl_module, self._snapshot)
                 self._snapshot = None
             return
-        if self._keep is not None and isinstance(trainer.strategy, SingleDeviceStrategy):  # others begin anew
+        if self._keep is not None and on_one_device(trainer):  # others begin anew
             self._keep(partial(self._taken, trainer, pl_module, self._fresh))
         if self._observer.stopping:
             raise TrialInterrupted("the study is being stopped")
@@ -170,8 +171,8 @@ def _silent(trainer: Any) -> dict[L.Callback, Mapping[str, bytes] | None]:
     return {
         callback: plain.marks_of(callback)
         for callback in trainer.callbacks
-        if not type(callback).__module__.startswith(("lightning.", "tuner."))
-        and not is_overridden("state_dict", callback, parent=L.Callback)
+        if not type(callback).__module__.startswith(("lightning.", "pytorch_lightning.", "tuner."))
+        and not is_overridden("state_dict", callback, parent=class_of(package_of(type(trainer)), "Callback"))
     }
 
 

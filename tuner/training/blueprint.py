@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import logging
 import warnings
@@ -16,6 +17,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from tuner.training.again import Again, form_of
+from tuner.training.package import LIGHTNING, adapted, class_of, package_of, part_of
 
 # What a trial needs nothing of, unless its study file asks for it; and it trains on one device, so that workers share.
 LEAN_TRAINER: Mapping[str, Any] = {
@@ -66,8 +68,12 @@ class Blueprint(LightningCLI):
     def __init__(self, config: Mapping[str, Any]) -> None:
         quiet_lightning()
         self._building = False
+        self._packages = {part: _package_of(config.get(part)) for part in ("model", "data")}
+        self._trainer_class = class_of(self._packages["model"], "Trainer")
         self._trainer_parser = LightningArgumentParser(exit_on_error=False)
-        self._trainer_parser.add_lightning_class_args(L.Trainer, "trainer")
+        self._trainer_parser.add_class_arguments(
+            self._trainer_class, "trainer", fail_untyped=False, instantiate=False, sub_configs=True
+        )
         self._trainers: dict[str, tuple[Namespace, dict[str, Any]]] = {}
         self._again: dict[str, Again] = {}
         super().__init__(
@@ -81,7 +87,7 @@ class Blueprint(LightningCLI):
             parser_kwargs={"exit_on_error": False},
         )
         self._building = True
-        self._parsed_trainer(config.get("trainer", {}))
+        self.parsed_trainer(config.get("trainer", {}))
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse a configuration; unlike the base class, never look at the program's own arguments."""
@@ -89,8 +95,18 @@ class Blueprint(LightningCLI):
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Model and data; the trainer has a parser of its own."""
-        parser.add_lightning_class_args(self._model_class, "model", subclass_mode=True)
-        parser.add_lightning_class_args(self._datamodule_class, "data", subclass_mode=True, required=False)
+        for part, base in self._bases().items():
+            parser.add_subclass_arguments(base, part, fail_untyped=False, required=part == "model")
+
+    def _add_instantiators(self) -> None:
+        """Let each package keep hyperparameters in its own way, from which its own `load_from_checkpoint` builds."""
+        for part, base in self._bases().items():
+            keeping = part_of(self._packages[part], "cli", "_InstantiatorFn")
+            self.parser.add_instantiator(keeping(cli=self, key=part), base, subclasses=True)
+
+    def _bases(self) -> dict[str, type]:
+        names = {"model": "LightningModule", "data": "LightningDataModule"}
+        return {part: class_of(self._packages[part], name) for part, name in names.items()}
 
     def instantiate_classes(self) -> None:
         """Build nothing at construction: only `build` does."""
@@ -118,7 +134,7 @@ class Blueprint(LightningCLI):
             config: as `build` takes it.
         """
         asked = config.get("trainer", {})
-        _, arguments = self._parsed_trainer(asked)
+        _, arguments = self.parsed_trainer(asked)
         form = form_of(config)
         if form is not None and (again := self._again.get(form)) is not None:
             self.config_dump = again.filled(config)
@@ -142,15 +158,18 @@ class Blueprint(LightningCLI):
             config: as `build` takes it.
             callbacks: added to those that the configuration names.
         """
-        parsed, plain = self._parsed_trainer(config.get("trainer", {}))
+        parsed, plain = self.parsed_trainer(config.get("trainer", {}))
         has_classes = "class_path" in json.dumps(plain, default=repr)
         arguments = (
             self._trainer_parser.instantiate_classes(parsed.clone())["trainer"].as_dict() if has_classes else plain
         )
         named = arguments.get("callbacks") or []
-        return L.Trainer(**{**arguments, "callbacks": [*(named if isinstance(named, list) else [named]), *callbacks]})
+        ours = [adapted(callback, "Callback", self._packages["model"]) for callback in callbacks]
+        named = [*(named if isinstance(named, list) else [named]), *ours]
+        trainer: L.Trainer = self._trainer_class(**{**arguments, "callbacks": named})
+        return trainer
 
-    def _parsed_trainer(self, asked: Mapping[str, Any]) -> tuple[Namespace, dict[str, Any]]:
+    def parsed_trainer(self, asked: Mapping[str, Any]) -> tuple[Namespace, dict[str, Any]]:
         """The trainer's arguments, as the parser has them and as plain values; parsed once for equal ones."""
         key = json.dumps(asked, sort_keys=True, default=repr)
         if key not in self._trainers:
@@ -165,17 +184,30 @@ class Blueprint(LightningCLI):
         complete = {"seed_everything": filled["seed_everything"], "model": filled["model"]}
         if filled.get("data") is not None:
             complete["data"] = filled["data"]
-        _, plain = self._parsed_trainer(asked)
+        _, plain = self.parsed_trainer(asked)
         complete["trainer"] = {key: copy.deepcopy(plain[key]) for key in asked}
         return complete
 
 
 def quiet_lightning() -> None:
     """Silence Lightning's banners; its warnings still come."""
-    for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):  # MLflow makes it log under the last
+    for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     # Lightning's own use of what torch has deprecated: nothing a user could do about it.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+
+
+def _package_of(described: Any) -> str:
+    """The package that a described class comes from; what cannot be imported, the parser tells."""
+    path = described.get("class_path", "") if isinstance(described, Mapping) else described
+    module, _, name = path.rpartition(".") if isinstance(path, str) else ("", "", "")
+    if not module:
+        return LIGHTNING
+    try:
+        owner = getattr(importlib.import_module(module), name, None)
+    except ImportError:
+        return LIGHTNING
+    return package_of(owner) if isinstance(owner, type) else LIGHTNING
 
 
 def _without_trainer(config: Mapping[str, Any]) -> dict[str, Any]:

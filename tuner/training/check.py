@@ -14,7 +14,6 @@ from typing import Any
 
 import lightning as L
 from jsonargparse import ArgumentError, ArgumentParser
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from tuner.data import InMemory
 from tuner.errors import DataError, Problem, TunerError, did_you_mean
@@ -23,6 +22,8 @@ from tuner.space import Choice, Parameter, Space
 from tuner.spec import FUNCTION, trial_config
 from tuner.training.advice import advise
 from tuner.training.blueprint import Blueprint, quiet_lightning
+from tuner.training.package import LIGHTNING, class_of, either, misconfigured, mixed, package_of
+from tuner.training.strategy import unshared
 from tuner.training.trying import refused, refused_by_space
 
 _TOLD = 10
@@ -60,9 +61,14 @@ def inspect(document: Mapping[str, Any], space: Space | None) -> list[Problem]:
             given = described.get("init_args") or {}
             if isinstance(given, dict):
                 problems += signatures[part].problems(given, f"{part}.init_args")
-    signatures["trainer"] = Signature(L.Trainer)
+    package = package_of(signatures["model"].owner) if "model" in signatures else LIGHTNING
+    signatures["trainer"] = Signature(class_of(package, "Trainer"))
     if isinstance(document.get("trainer"), dict):
-        problems += signatures["trainer"].problems(document["trainer"], "trainer")
+        foreign = mixed(document["trainer"], package)
+        problems += foreign
+        told = {problem.path for problem in foreign}
+        asked = {name: value for name, value in document["trainer"].items() if f"trainer.{name}" not in told}
+        problems += signatures["trainer"].problems(asked, "trainer")
     if space is not None:
         for path, parameter in space.parameters.items():
             problems += _searched(path, parameter, signatures, document)
@@ -82,7 +88,7 @@ def import_class(class_path: str, base: type, at: str) -> tuple[type | None, lis
     found, problems = import_named(class_path, at)
     if problems:
         return None, problems
-    if not (isinstance(found, type) and issubclass(found, base)):
+    if not (isinstance(found, type) and issubclass(found, either(base))):
         hint = " A plain function wants search.training: function." if inspection.isroutine(found) else ""
         rule = f"{class_path} must be a lightning {base.__name__}, but it is {_kind(found)}.{hint}"
         return None, [Problem(at, rule)]
@@ -171,11 +177,13 @@ def _as_a_whole(document: Mapping[str, Any], space: Space | None, built: Mapping
         default = blueprint.build(config, callbacks=[])
         if isinstance(default.module, Network) and isinstance(default.datamodule, InMemory):
             default.module.take_shapes(default.datamodule)
-    except (ValueError, TypeError, MisconfigurationException) as error:
+    except misconfigured(ValueError, TypeError) as error:
         cause = _origin(error)
         if isinstance(cause, DataError):
             return _of_data(cause)
         return [Problem(_raised_by(cause, built), str(cause))]
+    if (wrong := unshared(default.trainer)) is not None:
+        return [wrong]
     return advise(document, space, default.module, default.datamodule)
 
 
@@ -208,7 +216,7 @@ def _raised_by(error: BaseException, built: Mapping[str, type]) -> str:
         for part, found in built.items():
             if owner is found:
                 return part
-    return "trainer" if isinstance(error, MisconfigurationException) else _named_in(str(error), built)
+    return "trainer" if isinstance(error, misconfigured()) else _named_in(str(error), built)
 
 
 def _reason(error: Exception, value: Any) -> str:

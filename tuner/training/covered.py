@@ -19,6 +19,7 @@ from torch.utils.data import IterableDataset
 
 from tuner.training.blueprint import LEAN_TRAINER
 from tuner.training.borrowed import is_overridden, is_param_in_hook_signature, select_auto_accelerator
+from tuner.training.package import LIGHTNING, package_of
 
 
 def uncovered(
@@ -31,7 +32,13 @@ def uncovered(
         datamodule: the data, or None where the module has its own.
         arguments: all arguments of the Trainer.
     """
-    return _in_process() or in_arguments(arguments) or _in_module(module) or _in_data(module, datamodule)
+    return (
+        _in_package(module, datamodule)
+        or _in_process()
+        or in_arguments(arguments)
+        or _in_module(module)
+        or _in_data(module, datamodule)
+    )
 
 
 # The Trainer's arguments
@@ -130,6 +137,14 @@ def _external_callbacks() -> bool:
 
 
 # The module and its data
+
+
+def _in_package(module: L.LightningModule, datamodule: L.LightningDataModule | None) -> str | None:
+    for what, each in (("module", module), ("data module", datamodule)):
+        if each is not None and package_of(type(each)) != LIGHTNING:
+            return f"its {what} is one of {package_of(type(each))}"
+    return None
+
 
 _NOT_OVERRIDDEN = ("log", "configure_callbacks", "configure_sharded_model", "trainer")
 _NEEDED = ("training_step", "validation_step", "configure_optimizers")

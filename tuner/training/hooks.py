@@ -52,8 +52,16 @@ class Hooks:
 
     def look(self) -> None:
         """See which hooks of every batch there are; a module may change that between epochs."""
-        self.own = frozenset(name for name in EVERY_BATCH if replaced(self.module, L.LightningModule, name))
+        self.own = self._own()
         self._transfer = tuple(map(self._transfer_hook, _TRANSFER))
+
+    @property
+    def changed(self) -> bool:
+        """Whether there are others now than when `look` looked."""
+        return self._own() != self.own
+
+    def _own(self) -> frozenset[str]:
+        return frozenset(name for name in EVERY_BATCH if replaced(self.module, L.LightningModule, name))
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """Call a hook of the module."""

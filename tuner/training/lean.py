@@ -191,6 +191,7 @@ class Lean:
         set_sampler_epoch(loader, self.processed)
         self.hooks.call("on_train_epoch_start")
         self.hooks.look()
+        self._check_manual()
         self.optimisation.look()
         if self._seen["current_epoch"] > 0:
             self.batches = iter(gathered(loader))
@@ -206,6 +207,9 @@ class Lean:
         """An epoch's batches, and its validation, are over."""
         self.recorder.end_batches()
         self._check_refusals()
+        self._check_manual()
+        if self.hooks.changed:
+            raise NotLean("its hooks change within an epoch")
         self.processed += 1
 
     def end_epoch(self) -> None:
@@ -309,6 +313,11 @@ class Lean:
         """Look for a `NotLean` that the user's code has swallowed."""
         if self.refusals:
             raise NotLean(self.refusals[0])
+
+    def _check_manual(self) -> None:
+        """Look whether the module still leaves its optimiser to the loop, which it may change at any time."""
+        if not self.module.automatic_optimization:
+            raise NotLean("it optimises manually from some epoch on")
 
     # When to do what
 

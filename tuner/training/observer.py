@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, cast
 
 import lightning as L
 from torch import Tensor
 
 from tuner.errors import MissingMetric, TrialDiverged, TrialInterrupted
 from tuner.trial import Objective, OnReport, Report, Verdict
+
+RETURNED = "train_loss"
+"""The objective that every module has: where it does not log it, the mean over the batches of what its steps return."""
 
 
 class Observer(L.Callback):
@@ -35,6 +38,8 @@ class Observer(L.Callback):
         report_seconds: time spent in `on_report`.
         earlier_seconds: what the epochs took that another run has trained.
         stopping: whether the answer to a report was to stop after the epoch.
+        returned: whether the objective is the loss that `training_step` returns, because the module logs none.
+        without: whether the latest validation has not logged the objective, which training then must have.
     """
 
     # Lightning does not enter a hook that is not callable; for steps of a millisecond the empty ones would be 3 %.
@@ -66,28 +71,44 @@ class Observer(L.Callback):
         self.pruned = False
         self.reason: str | None = None
         self.report_seconds = self.earlier_seconds = 0.0
-        self.stopping = False
+        self.stopping = self.without = self.returned = False
+        self._losses: list[Tensor] = []
         self._began = time.perf_counter()
         self._validated: tuple[float, dict[str, float]] | None = None  # the best validation of this epoch
         self._at_validation: dict[str, float] = {}  # every metric as it stood at the latest validation
 
-    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        """Drop the trial between two batches when somebody asked to stop."""
+    def agreed(self, metrics: dict[str, float]) -> dict[str, float]:
+        """What all processes of a trial say of its metrics: there is one."""
+        return metrics
+
+    def logged(self, trainer: L.Trainer) -> dict[str, float]:
+        """The metrics as they stand now."""
+        return {name: float(metric) for name, metric in trainer.callback_metrics.items()}
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule | None = None, outputs: Any = None, *_: Any
+    ) -> None:
+        """Drop the trial between two batches when somebody asked to stop; note the loss that nobody may have logged."""
         if self.interrupted():
             raise TrialInterrupted("asked to stop")
+        if self.objective.metric == RETURNED and outputs is not None and outputs.get("loss") is not None:
+            self._losses.append(outputs["loss"].detach() * trainer.accumulate_grad_batches)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep the weights if this validation is the best so far."""
         if trainer.sanity_checking:
             return
-        logged = trainer.callback_metrics
-        if self.objective.metric not in logged:
-            raise MissingMetric(self.objective.metric, logged)
+        self.without = self.objective.metric not in logged_by_the_loop(trainer)
+        if not self.without:
+            self._note(self.logged(trainer), trainer, pl_module)
+
+    def _note(self, logged: dict[str, float], trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note the metrics as they stand, and keep the weights if they are the best so far."""
         self.epochs = trainer.current_epoch + 1
-        value = float(logged[self.objective.metric])
+        value = logged[self.objective.metric]
         if not math.isfinite(value):
             raise TrialDiverged(f"diverged: {self.objective.metric} is {value} at epoch {trainer.current_epoch + 1}")
-        self._at_validation = {name: float(metric) for name, metric in logged.items()}
+        self._at_validation = logged
         if self._validated is not None and not self.objective.better(value, self._validated[0]):
             return  # an earlier validation of this epoch was better
         self._validated = value, self._at_validation
@@ -96,6 +117,7 @@ class Observer(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Report the epoch, if it was validated: by now its training metrics are complete, too."""
+        self._note_training(trainer, pl_module)
         report = self.drafted(trainer)
         if report is None:
             return
@@ -120,20 +142,35 @@ class Observer(L.Callback):
         if self.reason is not None:
             trainer.should_stop = True
 
+    def _note_training(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take the objective from training where validation does not log it, or where there is none."""
+        if self._validated is not None or (trainer.enable_validation and not self.without):
+            return
+        logged = self.logged(trainer)
+        if self.objective.metric not in logged and self._losses:
+            logged = self.agreed({**logged, RETURNED: float(sum(self._losses) / len(self._losses))})
+            self.returned = True
+        self._losses.clear()
+        if self.objective.metric in logged:
+            self._note(logged, trainer, pl_module)
+        elif self.without:
+            raise MissingMetric(self.objective.metric, logged)
+        self.without = False
+
     def drafted(self, trainer: L.Trainer) -> Report | None:
         """What it will report of the epoch at hand; None if that was not validated."""
         if self._validated is None:
             return None
         value, validated = self._validated
         # What has changed since the latest validation are the epoch's training metrics; the rest stays as validated.
-        now = {name: float(metric) for name, metric in trainer.callback_metrics.items()}
-        trained = {name: metric for name, metric in now.items() if self._at_validation.get(name) != metric}
+        now = self.logged(trainer).items()
+        trained = {name: metric for name, metric in now if self._at_validation.get(name) != metric}
         return Report(trainer.current_epoch + 1, validated | trained, value, time.perf_counter() - self._began)
 
     def anew(self) -> Observer:
         """An observer for a run that starts the same trial again."""
         known = max(self.known, self.last.epoch if self.last else 0)
-        other = Observer(self.objective, self.patience, self.on_report, self.interrupted, known)
+        other = type(self)(self.objective, self.patience, self.on_report, self.interrupted, known)
         other.report_seconds = self.report_seconds
         return other
 
@@ -150,6 +187,19 @@ class Observer(L.Callback):
         self.weights, self.epochs, self.reason = state["weights"], state["epochs"], state["reason"]
         self.earlier_seconds = state["seconds"]
         self._began -= self.earlier_seconds
+
+
+def logged_by_the_loop(trainer: Any) -> Collection[str]:
+    """The names that the training or the validation at hand has logged, of all that the trainer shows."""
+    lean: Any = getattr(type(trainer), "_logged_by_the_loop", None)
+    if lean is not None:
+        return cast("Collection[str]", lean(trainer))
+    names: set[str] = set()
+    for meta in (result.meta for result in trainer._results.values() if result.meta.on_epoch):
+        loader = meta.dataloader_idx if meta.add_dataloader_idx else None
+        suffix = "" if loader is None else f"/dataloader_idx_{loader}"
+        names |= {meta.name + suffix, meta.forked_name(on_step=False) + suffix}
+    return names
 
 
 def _kept(entry: Any) -> Any:

@@ -14,7 +14,9 @@ from tuner.errors import Problem, SpecError, TrialDiverged, TunerError
 from tuner.training.blueprint import LEAN_TRAINER, Blueprint
 from tuner.training.borrowed import is_overridden
 from tuner.training.check import inspect
+from tuner.training.package import adapted, class_of, package_of
 from tuner.training.single import SingleTraining
+from tuner.training.strategy import on_one_device
 from tuner.trial import Objective, Report, TrialResult, TrialState, Verdict
 
 Told = Callable[[int, Mapping[str, float]], None]
@@ -96,8 +98,12 @@ def train_on_all(config: Mapping[str, Any], save: Path, told: Told) -> TrialResu
                 )
             ],
         )
+    if not on_one_device(built.trainer):
+        rule = "must be 1 to train on both parts, which one process does: --set trainer.devices=1"
+        raise SpecError("--on train+validation", [Problem("trainer.devices", f"{rule} --set trainer.strategy=auto")])
     join()
-    built.trainer.fit(built.module, datamodule=built.datamodule)
+    data = adapted(built.datamodule, "LightningDataModule", package_of(type(built.module)))
+    built.trainer.fit(built.module, datamodule=data)
     if not all(bool(parameter.isfinite().all()) for parameter in built.module.parameters()):
         raise TrialDiverged("diverged: the weights are not finite. Lower the learning rate.")
     built.trainer.save_checkpoint(save, weights_only=True)
@@ -122,17 +128,20 @@ def score_test(
         TunerError: there is no `test_step`, or there are no test data.
     """
     name = type(module).__name__
-    if not is_overridden("test_step", module):
+    package = package_of(type(module))
+    if not is_overridden("test_step", module, parent=class_of(package, "LightningModule")):
         raise TunerError(f"{name} must have a test_step for the test split to be scored. Give it one.")
     owner: Any = datamodule if datamodule is not None else module
-    if not is_overridden("test_dataloader", owner):
+    kind = "LightningModule" if datamodule is None else "LightningDataModule"
+    if not is_overridden("test_dataloader", owner, parent=class_of(package_of(type(owner)), kind)):
         raise TunerError(f"{type(owner).__name__} must have a test_dataloader to score the test split by. Give it one.")
     asked = {
         k: v for k, v in config.get("trainer", {}).items() if k in ("accelerator", "precision", "limit_test_batches")
     }
     with torch.random.fork_rng():
-        trainer = L.Trainer(**{**LEAN_TRAINER, **asked})
-        (metrics, *more) = trainer.test(module, datamodule=datamodule, verbose=False) or [{}]
+        trainer: Any = class_of(package, "Trainer")(**{**LEAN_TRAINER, **asked})
+        data = adapted(datamodule, "LightningDataModule", package)
+        (metrics, *more) = trainer.test(module, datamodule=data, verbose=False) or [{}]
     for other in more:
         metrics = {**metrics, **other}
     if not metrics:

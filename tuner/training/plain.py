@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-import lightning as L
 import torch
 from torch import Tensor, nn
+
+from tuner.training.package import class_of, package_of
 
 Marks = Mapping[tuple[str, str], bytes]
 """By path of the submodule and name, what an attribute was at some time."""
@@ -48,9 +49,10 @@ def marks_of(owner: object) -> Mapping[str, bytes] | None:
 
 
 def _plain(module: nn.Module) -> Iterator[tuple[str, str, Any]]:
+    internal = _internal(package_of(type(module)))
     for path, owner in module.named_modules():
         for name, value in vars(owner).items():
-            if name not in _internal() and _is_plain(value):
+            if name not in internal and _is_plain(value):
                 yield path, name, value
 
 
@@ -69,7 +71,11 @@ def _mark(value: Any) -> bytes:
     return pickle.dumps(value)
 
 
-@lru_cache(maxsize=1)
-def _internal() -> frozenset[str]:
+@lru_cache(maxsize=2)
+def _internal(package: str) -> frozenset[str]:
     """What every module has, apart from its mode."""
-    return frozenset(vars(L.LightningModule())) - {"training"} | {"_hparams", "_hparams_initial", "_hparams_name"}
+    return frozenset(vars(class_of(package, "LightningModule")())) - {"training"} | {
+        "_hparams",
+        "_hparams_initial",
+        "_hparams_name",
+    }

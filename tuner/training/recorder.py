@@ -223,6 +223,12 @@ class Recorder:
         return self._callback
 
     @property
+    def names(self) -> set[str]:
+        """What trainings or validations log for their epochs, also what a later loader's batches have reset."""
+        terms = [entry.terms for entry in self._entries.values() if entry.terms.on_epoch]
+        return {name for each in terms for name in (each.name + each.suffix, each.shown(False))}
+
+    @property
     def logged_metrics(self) -> dict[str, Tensor]:
         """The same as loggers would get it."""
         self._show()

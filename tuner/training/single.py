@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,12 +25,15 @@ from tuner.training.fault import fault_of
 from tuner.training.interruption import noticing_sigterm
 from tuner.training.lean import Lean
 from tuner.training.observer import Observer
+from tuner.training.package import adapted, package_of
 from tuner.training.plain import Marks, marks
+from tuner.training.ranks import task_of, train_on_ranks
 from tuner.training.rng import random_state, restore_random
 from tuner.training.settings import Settings
 from tuner.training.shadow import disagreement
 from tuner.training.snapshot import Snapshot, SnapshotUnusable, go_on_from, known_epochs, trained_by
 from tuner.training.stand_in import NotLean
+from tuner.training.strategy import on_one_device, unshared
 from tuner.trial import Objective, OnReport, Report, TrialResult, TrialState, Verdict
 
 log = logging.getLogger("tuner")
@@ -113,6 +117,8 @@ class SingleTraining:
         mode: who trains.
     """
 
+    observer: type[Observer] = Observer
+
     def __init__(
         self,
         example: Mapping[str, Any],
@@ -126,6 +132,7 @@ class SingleTraining:
         self.patience = patience
         self.interrupted = interrupted
         self.mode = mode
+        self._said: set[str] = set()
 
     def train(
         self,
@@ -153,6 +160,8 @@ class SingleTraining:
             StudyStopped: the study itself is wrong (the objective's metric is not logged).
             SnapshotUnusable: the snapshot does not fit the trial, or who trains it now.
         """
+        if (count := self.devices(config)) > 1:
+            return self._on_ranks(config, count, on_report, keep_weights, snapshot)
         unreported: list[Exception] = []
 
         def reported(report: Report) -> Verdict:
@@ -163,14 +172,16 @@ class SingleTraining:
                 raise
 
         started = time.perf_counter()
-        observer = Observer(self.objective, self.patience, reported, self.interrupted, known_epochs(snapshot))
+        observer = self.observer(self.objective, self.patience, reported, self.interrupted, known_epochs(snapshot))
         run = Run(config, observer, started, snapshot)
         try:
             self._run(run, keep_snapshot)
             outcome: dict[str, Any] = _finished(run.observer)
         except (TrialInterrupted, StudyStopped, SnapshotUnusable):
             raise
-        except SIGTERMException as error:
+        except SystemExit as error:  # of either package
+            if type(error).__name__ != SIGTERMException.__name__:
+                raise
             raise TrialInterrupted("asked to stop") from error
         except Exception as error:  # the user's code runs here and may raise anything
             if unreported:
@@ -182,7 +193,7 @@ class SingleTraining:
             **outcome,
             epochs=run.observer.epochs,
             config=run.parts.config if run.parts else dict(config),
-            trained=None if run.trained is None else trained_by(run.trained, run.snapshot),
+            trained=_told(run),
             seconds={
                 "build": run.began - started,
                 "train": ended - run.began - reporting + run.observer.earlier_seconds,
@@ -254,6 +265,43 @@ class SingleTraining:
         )
         return _saved(run, result, keep_weights(result)) if result.state is TrialState.COMPLETE else result
 
+    def devices(self, config: Mapping[str, Any]) -> int:
+        """How many processes a trial is trained in, one for each device: 1 is this one.
+
+        Raises:
+            StudyStopped: it is to be trained in a way that several processes of one machine cannot.
+        """
+        _, arguments = self.blueprint.parsed_trainer(config.get("trainer", {}))
+        if arguments["devices"] in (1, "1") and arguments["strategy"] == "auto" and arguments["num_nodes"] == 1:
+            return 1
+        trainer = self.trainer(config, [])
+        if (wrong := unshared(trainer)) is not None:
+            raise StudyStopped(f"{wrong.path}: {wrong.message}")
+        return 1 if on_one_device(trainer) else trainer.world_size
+
+    def trainer(self, config: Mapping[str, Any], callbacks: list[L.Callback]) -> L.Trainer:
+        """Lightning's Trainer for a configuration."""
+        return self.blueprint.trainer_for(config, callbacks)
+
+    def save(self, trainer: L.Trainer, path: Path) -> None:
+        """Write a Lightning checkpoint of the module as it is."""
+        trainer.save_checkpoint(path, weights_only=True)
+
+    def _on_ranks(
+        self,
+        config: Mapping[str, Any],
+        count: int,
+        on_report: OnReport,
+        keep_weights: KeepWeights,
+        snapshot: Snapshot | None,
+    ) -> TrialResult:
+        if snapshot is not None:
+            raise SnapshotUnusable("a trial on several devices goes on from none")
+        self._say(f"trials are trained by Lightning's Trainer in {count} processes, one for each device")
+        task = task_of(config, self.objective, self.patience, count)
+        with noticing_sigterm() as terminated:
+            return train_on_ranks(task, on_report, keep_weights, lambda: self.interrupted() or terminated())
+
     def _against_lean(self, run: Run) -> str | None:
         """Why the lean loop does not train a trial, as far as that is known before."""
         parts = _built(run)
@@ -275,7 +323,14 @@ class SingleTraining:
             run.snapshot, run.observer = None, run.observer.anew()
             restore_random(random)
             run.parts = self.blueprint.parts(run.config)
+        self._say(f"trials are left to Lightning's Trainer: {reason}")
         return self._run_lightning(run, f"lightning: {reason}", keep_snapshot)
+
+    def _say(self, told: str) -> None:
+        """Tell the log how trials are trained, each way once."""
+        if told not in self._said:
+            self._said.add(told)
+            log.info("%s", told)
 
     def _run_lean(self, run: Run, keep_snapshot: KeepSnapshot | None) -> None:
         loop = self._lean(run)
@@ -300,10 +355,20 @@ class SingleTraining:
     def _run_lightning(self, run: Run, why: str, keep_snapshot: KeepSnapshot | None) -> None:
         parts = _built(run)
         between = BetweenEpochs(run.observer, trained_by(why, run.snapshot), run.snapshot, keep_snapshot)
-        trainer = self.blueprint.trainer_for(run.config, [run.observer])
-        trainer.callbacks.insert(0, between)  # type: ignore[attr-defined]  # no other one has begun the next epoch then
-        run.begin(why, lambda path: trainer.save_checkpoint(path, weights_only=True))
-        trainer.fit(parts.module, datamodule=parts.datamodule)
+        trainer = self.trainer(run.config, [run.observer])
+        package = package_of(type(trainer))
+        first = adapted(between, "Callback", package)  # no other one has begun the next epoch then
+        trainer.callbacks.insert(0, first)  # type: ignore[attr-defined]
+        run.begin(why, partial(self.save, trainer))
+        trainer.fit(parts.module, datamodule=adapted(parts.datamodule, "LightningDataModule", package))
+
+
+def _told(run: Run) -> str | None:
+    """How a trial was trained, in words."""
+    if run.trained is None:
+        return None
+    mean = "; the objective is the mean of what its training_step returns, because it logs none"
+    return trained_by(run.trained, run.snapshot) + (mean if run.observer.returned else "")
 
 
 def _built(run: Run) -> Parts:
@@ -315,7 +380,8 @@ def _finished(observer: Observer) -> dict[str, Any]:
     if observer.best is None:
         raise StudyStopped(
             "no epoch was validated, so nothing can be compared. "
-            "Give the module a validation_step, the data a val_dataloader, and trainer.max_epochs at least 1."
+            "Give the module a validation_step, the data a val_dataloader, and trainer.max_epochs at least 1; or name "
+            "a metric of training as the objective."
         )
     return {
         "state": TrialState.PRUNED if observer.pruned else TrialState.COMPLETE,

@@ -67,7 +67,7 @@ class StandIn(Refusing):
     checkpoint_callback = early_stopping_callback = progress_bar_callback = None
     fast_dev_run = interrupted = received_sigterm = sanity_checking = testing = predicting = False
     global_rank = local_rank = node_rank = 0
-    is_global_zero = True
+    enable_validation = is_global_zero = True
     logger = scaler = None
     num_devices = num_nodes = world_size = 1
     num_sanity_val_steps = reload_dataloaders_every_n_epochs = 0
@@ -148,6 +148,11 @@ class StandIn(Refusing):
     def callback_metrics(self) -> Any:
         """What was logged, by name."""
         return self._loop.recorder.callback_metrics
+
+    def _logged_by_the_loop(self) -> set[str]:
+        """The names that the training or the validation at hand has logged."""
+        names: set[str] = self._loop.recorder.names
+        return names
 
     @property
     def logged_metrics(self) -> Any:

@@ -115,6 +115,8 @@ class Validation:
         self.hooks.call("on_validation_epoch_end")
         recorder.end_epoch()
         loop.observer.on_validation_end(loop.trainer, self.module)
+        if loop.observer.without:
+            raise NotLean(f"its validation does not log {loop.observer.objective.metric}")
         self.hooks.call("on_validation_end")
         recorder.reset()
 
