@@ -351,6 +351,14 @@ def test_without_a_yardstick_the_losses_alone_are_read_and_that_is_said() -> Non
     assert made.diagnosed().verdict == "overfitting"
 
 
+def test_without_a_yardstick_losses_that_are_thrown_about_diverge() -> None:
+    made = Made(entropy=None)
+    for i in range(3):
+        made.add([900.0, 300.0, 2000.0, 700.0], [1000.0 + i, 5000.0, 800.0, 9000.0], {"model.learning_rate": 1.0})
+    found = made.diagnosed()
+    assert (found.verdict, found.advice[0].hyperparameter) == ("diverging", "model.learning_rate")
+
+
 def test_an_accuracy_to_be_maximised_is_read_as_an_error_rate() -> None:
     study = spec(objective={"metric": "val_acc", "direction": "maximize"})
     made = Made()
