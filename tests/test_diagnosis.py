@@ -463,6 +463,17 @@ def test_the_next_study_narrows_around_the_best_ones() -> None:
     assert "the best 4 trials lie between" in text
 
 
+def test_a_range_that_nobody_looked_around_in_is_not_narrowed() -> None:
+    space = {"model.learning_rate": RATE, "model.hidden_units": UNITS}
+    made = Made()
+    for i in range(16):
+        params = {"model.learning_rate": 10 ** (-3 + 3 * i / 15), "model.hidden_units": 4 if i == 15 else 16}
+        made.add(falling(2.0, 0.08 + 0.05 * abs(i - 7)), falling(2.0, 0.05), params)
+    _, after = written(made, spec(space))
+    assert after.searched.parameters["model.hidden_units"].range.low == 4  # type: ignore[union-attr]
+    assert after.searched.parameters["model.learning_rate"].range.low > 1e-3  # type: ignore[union-attr]
+
+
 def test_the_next_study_fixes_what_did_not_matter_and_keeps_what_hangs_on_it() -> None:
     space = {
         "model.learning_rate": RATE,
