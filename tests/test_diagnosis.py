@@ -351,6 +351,14 @@ def test_without_a_yardstick_the_losses_alone_are_read_and_that_is_said() -> Non
     assert made.diagnosed().verdict == "overfitting"
 
 
+def test_without_a_yardstick_losses_that_are_thrown_about_diverge() -> None:
+    made = Made(entropy=None)
+    for i in range(3):
+        made.add([900.0, 300.0, 2000.0, 700.0], [1000.0 + i, 5000.0, 800.0, 9000.0], {"model.learning_rate": 1.0})
+    found = made.diagnosed()
+    assert (found.verdict, found.advice[0].hyperparameter) == ("diverging", "model.learning_rate")
+
+
 def test_an_accuracy_to_be_maximised_is_read_as_an_error_rate() -> None:
     study = spec(objective={"metric": "val_acc", "direction": "maximize"})
     made = Made()
@@ -453,6 +461,17 @@ def test_the_next_study_narrows_around_the_best_ones() -> None:
     assert values.low > 1e-3  # type: ignore[union-attr]
     assert values.high < 1.0  # type: ignore[union-attr]
     assert "the best 4 trials lie between" in text
+
+
+def test_a_range_that_nobody_looked_around_in_is_not_narrowed() -> None:
+    space = {"model.learning_rate": RATE, "model.hidden_units": UNITS}
+    made = Made()
+    for i in range(16):
+        params = {"model.learning_rate": 10 ** (-3 + 3 * i / 15), "model.hidden_units": 4 if i == 15 else 16}
+        made.add(falling(2.0, 0.08 + 0.05 * abs(i - 7)), falling(2.0, 0.05), params)
+    _, after = written(made, spec(space))
+    assert after.searched.parameters["model.hidden_units"].range.low == 4  # type: ignore[union-attr]
+    assert after.searched.parameters["model.learning_rate"].range.low > 1e-3  # type: ignore[union-attr]
 
 
 def test_the_next_study_fixes_what_did_not_matter_and_keeps_what_hangs_on_it() -> None:

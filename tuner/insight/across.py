@@ -21,6 +21,9 @@ MIN_TRIALS = 6
 CLEAR = 0.4
 """A rank correlation below this says little, however many trials there are."""
 
+ELSEWHERE = 0.15
+"""So far from the best's place in the range a value is another one."""
+
 BEST_PART = 0.25
 """The share of the trials that counts as the best ones."""
 
@@ -91,6 +94,16 @@ def edge(parameter: Parameter, value: Any) -> Side | None:
     if isinstance(values, Choice):
         return None if len(values.values) == 1 else "low" if at == 0 else "high" if at == 1 else None
     return "low" if value == values.low else "high" if value == values.high else None
+
+
+def explored(path: str, parameter: Parameter, value: Any, trials: Sequence[Trial]) -> bool:
+    """Whether a quarter of the trials had it elsewhere than the best: else they say nothing about it."""
+    seen = [(t.params or {})[path] for t in trials if t.confirms is None and path in (t.params or {})]
+    at = place(parameter, value)
+    away = [v for v in seen if v != value]
+    if at is not None:
+        away = [v for v in away if (there := place(parameter, v)) is not None and abs(there - at) > ELSEWHERE]
+    return bool(seen) and len(away) >= BEST_PART * len(seen)
 
 
 def best_ones(trials: Sequence[Trial], objective: Objective) -> list[Trial]:

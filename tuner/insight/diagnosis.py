@@ -91,7 +91,7 @@ def _told(
         evidence=tuple(judgement.evidence),
         advice=tuple(remedies(judgement, subject, trials, readings or {})),
         warnings=(*judgement.notes, *remarks(trials, subject, readings or {}, measured)),
-        idle=idle(measured),
+        idle=idle(measured, subject, trials),
         trial=subject.trial.number,
         alone=alone,
     )

@@ -30,6 +30,9 @@ MOSTLY = 0.8
 BLOWN_UP = 1.5
 """A training loss that ends so many times as high as the yardstick, and not on its way down, has diverged."""
 
+THROWN = 0.2
+"""A training loss that rises so much in an epoch, on the average, is thrown about."""
+
 FAR_TOO_HIGH = 5.0
 """And one that begins or ends so high has, on its way down or not: no fresh network is so wrong."""
 
@@ -202,8 +205,8 @@ def read(trial: Trial, curve: Sequence[Report], stick: Yardstick, objective: Obj
         fall=fallen / before if before > 0 else 0.0,
         fallen=fallen,
         steady=_steady([v for _, v in val], fallen),
-        jumps=sum(max(0.0, b - a) for a, b in itertools.pairwise(train)) / max(1, len(train) - 1),
-        diverged=nan or (not stick.guessed and stick.value is not None and _blown_up(train or [v for _, v in val])),
+        jumps=_jumps(train),
+        diverged=nan or _blown_up(train or [v for _, v in val], stick),
         gradients=_first_to_last(curve),
         largest_gradient=max((v for r in curve for k, v in _named_so(r, GRADIENT).items()), default=None),
         drift=_drift(curve),
@@ -215,8 +218,18 @@ def _named(curve: Sequence[Report], name: str) -> list[float | None]:
     return [report.metrics.get(name) for report in curve]
 
 
-def _blown_up(train: Sequence[float]) -> bool:
-    """Whether a loss ends far above the yardstick, and not because it began there and falls."""
+def _jumps(train: Sequence[float]) -> float:
+    """By how much a loss rises in an epoch, on the average over its epochs."""
+    return sum(max(0.0, b - a) for a, b in itertools.pairwise(train)) / max(1, len(train) - 1)
+
+
+def _blown_up(train: Sequence[float], stick: Yardstick) -> bool:
+    """Whether a loss ends far above the yardstick, and not because it began there and falls.
+
+    Where that is only guessed, whether it ends far above its own beginning, or is thrown about.
+    """
+    if stick.guessed or stick.value is None:
+        return train[-1] > BLOWN_UP * train[0] > 0 or _jumps(train) > THROWN
     falling = train[-1] <= min(train) * 1.02 and train[-1] < train[0] <= FAR_TOO_HIGH
     return train[-1] > FAR_TOO_HIGH or (train[-1] > BLOWN_UP and not falling)
 

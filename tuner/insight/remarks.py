@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tuner.insight.across import edge
+from tuner.insight.across import edge, explored
 from tuner.insight.importance import Importance
 from tuner.insight.parameter import FANOVA, PED_ANOVA, ParameterImportance
 from tuner.insight.reading import Reading
@@ -36,14 +36,24 @@ def remarks(
     """The sentences, the weightiest first; none where one trial alone is asked about, and nothing was measured."""
     if measured is None:
         return ()
-    return (*_edges(subject), *_importance(measured), *_waste(trials, subject, readings))
+    return (
+        *_edges(subject),
+        *_importance(measured, idle(measured, subject, trials)),
+        *_waste(trials, subject, readings),
+    )
 
 
-def idle(measured: Importance | None) -> tuple[str, ...]:
-    """The paths of the parameters that did not matter, by both methods over enough trials."""
+def idle(measured: Importance | None, subject: Subject, trials: Sequence[Trial]) -> tuple[str, ...]:
+    """The paths of the parameters that were tried out and did not matter, by both methods over enough trials."""
     if measured is None or measured.trials < MIN_FOR_IDLE:
         return ()
-    return tuple(p.path for p in measured.parameters if _did_not_matter(p))
+    return tuple(
+        p.path
+        for p in measured.parameters
+        if _did_not_matter(p)
+        and p.path in subject.params
+        and explored(p.path, subject.parameters[p.path], subject.params[p.path], trials)
+    )
 
 
 def _edges(subject: Subject) -> list[str]:
@@ -62,11 +72,11 @@ def _edges(subject: Subject) -> list[str]:
     return found
 
 
-def _importance(measured: Importance) -> list[str]:
+def _importance(measured: Importance, nothing: Sequence[str]) -> list[str]:
     if measured.reason is not None:
         return []
     found = list(measured.sentences)
-    if nothing := idle(measured):
+    if nothing:
         listed = ", ".join(path.partition(".")[2] for path in nothing)
         found.append(
             f"{listed} did not matter (below {IDLE:.0%} by both methods over {measured.trials} trials): the next study "

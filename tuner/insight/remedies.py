@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tuner.insight import subject as roles
-from tuner.insight.across import Side, best_ones, edge
+from tuner.insight.across import Side, best_ones, edge, explored
 from tuner.insight.finding import Advice, Finding
 from tuner.insight.ranges import document, holding, in_words, moved, narrowed, widened
 from tuner.insight.reading import Reading
@@ -248,6 +248,8 @@ def narrower(subject: Subject, trials: Sequence[Trial]) -> Iterator[Advice]:
         value = subject.params.get(path)
         seen = [(t.params or {})[path] for t in best if path in (t.params or {})]
         if value is None or not parameter.range.contains(value) or len(seen) < ENOUGH_BEST:
+            continue
+        if not explored(path, parameter, value, trials):
             continue
         made = narrowed(parameter, seen, value)
         if made is not None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from tuner.insight.across import Trend, edge
 from tuner.insight.finding import Confidence, Evidence, Finding
-from tuner.insight.reading import BLOWN_UP, CLASSES, NUMBER, Reading, Yardstick
+from tuner.insight.reading import BLOWN_UP, CLASSES, NUMBER, THROWN, Reading, Yardstick
 from tuner.insight.subject import CAPACITY, REGULARISERS, Subject
 
 NOTHING = 0.97
@@ -226,6 +226,9 @@ def _diverging(made: Judgement) -> Judgement:
             f"({made.nothing}); from {BLOWN_UP} times on it has diverged."
         )
         made.evidence.append(Evidence("last training loss", r.last_train, BLOWN_UP, says))
+    elif r.jumps > 0 and r.val is not None:
+        says = f"Its training loss is thrown about: it rose by {made.loss(r.jumps)} in an epoch, on the average."
+        made.evidence.append(Evidence("rise of the training loss in an epoch", r.jumps, THROWN, says))
     else:
         says = f"Its loss became infinite or no number after {_epochs(r.epochs)}."
         made.evidence.append(Evidence("epochs before it diverged", float(r.epochs), None, says))
