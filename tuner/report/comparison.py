@@ -14,7 +14,7 @@ from tuner.report.document import document, picture, table
 from tuner.report.figure import Figure, axis, label, rounded, value_axis
 from tuner.report.markup import element, joined
 from tuner.report.record import StudyRecord
-from tuner.report.words import counted, duration, number, short, unit_of_time
+from tuner.report.words import duration, number, short, unit_of_time
 from tuner.trial import TrialState
 
 FRACTIONS = (0.1, 0.25, 0.5, 1.0)
@@ -182,7 +182,7 @@ def _summary(comparison: Comparison) -> Any:
     rows = []
     for record, reached in zip(comparison.records, comparison.best_after, strict=True):
         values = ["–" if value is None else number(value) for value in reached]
-        cost = [counted(len(record.proposals), "trial"), record.epochs, duration(record.seconds)]
+        cost = [len(record.proposals), record.epochs, duration(record.seconds)]
         rows.append([record.name, answer.value(record), *cost, *values])
     head = ("study", f"best {comparison.records[0].objective.metric}", "trials", "epochs", "training", *after)
     return table(head, rows, "Best against cost; the last columns are the best of a study's own runs by then")
