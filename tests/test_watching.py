@@ -78,8 +78,12 @@ def test_a_later_look_reads_only_what_has_changed(
 def test_a_study_that_does_not_run_has_no_pace(running: tuple[Store, int, list[Lease]]) -> None:
     store, row, _ = running
     store.set_state(row, STOPPED)
-    told = Follower(store, "small").look().to_json()
-    assert (told["epochs_per_second"], told["seconds_left"]) == (0.0, None)
+    standing = Follower(store, "small").look()
+    assert (standing.epochs_per_second, standing.seconds_left) == (0.0, None)
+    out = io.StringIO()
+    Console(file=out, width=80).print(panel(standing, ""))
+    assert "small · stopped" in out.getvalue()
+    assert not {"pace", "workers", "searching"} & set(out.getvalue().split())
 
 
 def test_the_best_so_far_is_none_of_a_confirming_run() -> None:

@@ -122,9 +122,10 @@ def panel(standing: Standing, leaving: str) -> Panel:
         told.append(f"  {'  '.join(others)}  trial {best.number}  ", style="not bold default")
         told.append(sparkline(list(standing.history)), style="cyan")
         table.add_row("best", told)
-    table.add_row("searching", standing.searching)
-    table.add_row("workers", _workers(standing))
-    table.add_row("pace", _pace(standing))
+    if standing.running:
+        table.add_row("searching", standing.searching)
+        table.add_row("workers", _workers(standing))
+        table.add_row("pace", _pace(standing))
     cost = f"{counted(summary.epochs, 'epoch')} in {duration(summary.seconds)} of training"
     if summary.wasted_seconds >= 1:
         cost += f", {duration(summary.wasted_seconds)} of them for nothing"
@@ -146,7 +147,7 @@ def _workers(standing: Standing) -> str:
 
 def _pace(standing: Standing) -> str:
     pace = f"{standing.epochs_per_second:.1f} epochs/s"
-    if confirming := standing.summary.confirming:
+    if confirming := standing.confirming:
         return f"{pace}; confirming the leaders with new seeds ({counted(confirming, 'run')})"
     left = standing.seconds_left
     return pace if left is None else f"{pace}, about {duration(left)} left"

@@ -27,6 +27,7 @@ class Standing:
     Attributes:
         best: the best complete proposal, before any is confirmed.
         history: the best value after each complete proposal, in the order they ended.
+        confirming: runs with new seeds that are still to end.
         searching: what proposes configurations, and which priorities it moves now.
         epochs_per_second: over all workers.
         seconds_left: until the first budget is spent, or None.
@@ -38,11 +39,17 @@ class Standing:
     summary: Summary
     best: Trial | None
     history: Sequence[float]
+    confirming: int
     searching: str
     epochs_per_second: float
     seconds_left: float | None
     workers: Mapping[str, int]
     failures: Sequence[tuple[int, str]]
+
+    @property
+    def running(self) -> bool:
+        """Whether somebody works on it now."""
+        return self.row.state == RUNNING
 
     @property
     def done(self) -> int:
@@ -54,7 +61,7 @@ class Standing:
         return {
             "searching": self.searching,
             "history": list(self.history),
-            "confirming": self.summary.confirming,
+            "confirming": self.confirming,
             "epochs_per_second": round(self.epochs_per_second, 3),
             "seconds_left": None if self.seconds_left is None else round(self.seconds_left, 1),
             "workers": dict(self.workers),
@@ -97,6 +104,7 @@ class Follower:
             summary=summary,
             best=self._whole(best, row.id),
             history=history,
+            confirming=sum(t.confirms is not None and not t.state.finished for t in self._trials.values()),
             searching=self._searching(row, summary),
             epochs_per_second=self._speed() if running else 0.0,
             seconds_left=self._seconds_left(row, summary) if running else None,
