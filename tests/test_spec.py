@@ -572,7 +572,6 @@ def test_a_keyword_argument_that_the_constructor_does_not_take_is_a_problem_of_i
         ("model.depth", {"float": {"low": 0.5, "high": 1.5}}, "must be int, but got 0.5"),
         ("model.norm", {"choice": ["batch", 3]}, "must be text, but got 3"),
         ("model.norm", {"int": {"low": 1, "high": 3}}, "must be text, but got 1"),
-        ("model.init_args.norm", {"choice": ["batch", "layer"]}, "leave init_args out: write model.norm"),
     ],
 )
 def test_a_space_that_does_not_fit_the_classes_is_told(
