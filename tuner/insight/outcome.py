@@ -6,6 +6,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tuner.trial import Objective, Trial, TrialState
 
@@ -31,13 +32,15 @@ def values_of(trials: Sequence[Trial], objective: Objective) -> list[float]:
     """
     complete = [t for t in trials if kind(t) == "complete"]
     best = min((objective.key(t.score) for t in complete), default=-math.inf)
+    growths: dict[int, _Growth] = {}
     values = []
     for trial in trials:
         value = math.inf if kind(trial) == "infeasible" else objective.key(trial.score)
         if kind(trial) == "pruned" and trial.values:
             epoch = max(trial.values)
-            grown = [(_reached(c, epoch, objective), objective.key(c.score)) for c in complete]
-            value = max(best, _grown(value, [(at, final) for at, final in grown if math.isfinite(at)]))
+            if epoch not in growths:
+                growths[epoch] = _Growth.after(epoch, complete, objective)
+            value = max(best, growths[epoch].of(value))
         values.append(value)
     return values
 
@@ -47,17 +50,33 @@ def _reached(trial: Trial, epoch: int, objective: Objective) -> float:
     return min((objective.key(v) for e, v in trial.values.items() if e <= epoch and math.isfinite(v)), default=math.inf)
 
 
-def _grown(value: float, others: Sequence[tuple[float, float]]) -> float:
-    """What a value becomes in the end, judged by (value at the same epoch, final value) of other trials."""
-    if not others:
-        return value
-    if value > 0 and all(at > 0 and final > 0 for at, final in others):
-        return value * statistics.median(final / at for at, final in others)
-    return value + statistics.median(final - at for at, final in others)
+@dataclass(frozen=True)
+class _Growth:
+    """What values become in the end: the medians over other trials of (final / that at the epoch), of final - that."""
+
+    ratio: float | None
+    difference: float
+
+    @classmethod
+    def after(cls, epoch: int, others: Sequence[Trial], objective: Objective) -> _Growth:
+        """From an epoch on; the ratio is None where values are not all above 0."""
+        pairs = [(_reached(t, epoch, objective), objective.key(t.score)) for t in others]
+        pairs = [(at, final) for at, final in pairs if math.isfinite(at)]
+        if not pairs:
+            return cls(None, 0.0)
+        positive = all(at > 0 and final > 0 for at, final in pairs)
+        ratio = statistics.median(final / at for at, final in pairs) if positive else None
+        return cls(ratio, statistics.median(final - at for at, final in pairs))
+
+    def of(self, value: float) -> float:
+        """What a value becomes."""
+        return value * self.ratio if self.ratio is not None and value > 0 else value + self.difference
 
 
 def ranks(values: Sequence[float]) -> list[float]:
     """The rank of each value, 1 for the smallest; equal values share the mean of their ranks."""
-    ordered = sorted(values)
-    counts = Counter(values)
-    return [ordered.index(value) + (counts[value] + 1) / 2 for value in values]
+    counts, before, below = Counter(values), 0, {}
+    for value in sorted(counts):
+        below[value] = before
+        before += counts[value]
+    return [below[value] + (counts[value] + 1) / 2 for value in values]
