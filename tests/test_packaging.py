@@ -52,6 +52,7 @@ def test_the_public_names_are_these_and_all_load() -> None:
         "load_best",
         "run",
         "search_space",
+        "submit",
     ]
     for name in tuner.__all__:
         assert getattr(tuner, name) is not None

@@ -26,6 +26,7 @@ import sqlalchemy as sa
 from click.testing import Result
 from typer.testing import CliRunner
 
+import tuner
 from tuner.cli.app import app
 from tuner.cohort import Job
 from tuner.engine import local
@@ -174,6 +175,19 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
     monkeypatch.setattr(shift_module, "SHORTEST_WAIT_SECONDS", 0.02)
     monkeypatch.setattr(shift_module, "LONGEST_WAIT_SECONDS", 0.05)
     return desks
+
+
+def test_a_program_queues_a_study_as_the_command_does(
+    embedded: Home, store: Store, study: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNER_HOME", str(embedded.folder))
+    monkeypatch.setattr("tuner.engine.submission.Crew.inspect", lambda *_: [])  # in this process it would cost seconds
+    result = tuner.submit(study, trials=7, seed=3, set={"search.sampler": "random"}, priority=2)
+    row = store.study("small")
+    assert (result.study, row.state, row.priority) == ("small", QUEUED, 2)
+    assert (row.document["search"]["trials"], row.seed) == (7, 3)
+    with pytest.raises(SpecError, match=r"search\.trials"):
+        tuner.submit(study, trials=-1)
 
 
 def a_shift(home: Home, owner: str = "a", stop: threading.Event | None = None, **more: Any) -> Shift:

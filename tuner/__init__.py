@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tuner.api import load_best, run
+    from tuner.api import load_best, run, submit
     from tuner.best import Best
     from tuner.errors import SpecError, TunerError
     from tuner.search import PrioritySampler, SearchSpace, search_space
@@ -32,6 +32,7 @@ _HOMES = {
     "load_best": "tuner.api",
     "run": "tuner.api",
     "search_space": "tuner.search",
+    "submit": "tuner.api",
 }
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "load_best",
     "run",
     "search_space",
+    "submit",
 ]
 
 

@@ -1,4 +1,4 @@
-"""What a Python program calls: run a study, load a best."""
+"""What a Python program calls: run a study, hand one to the workers of a service, load a best."""
 
 from __future__ import annotations
 
@@ -52,10 +52,7 @@ def run(
     """
     from tuner.engine import run as run_study
 
-    overrides = list((set or {}).items())
-    for path, value in (("search.trials", trials), ("search.time", time), ("seed_everything", seed)):
-        if value is not None:
-            overrides.append((path, value))
+    overrides = _overrides(trials, time, seed, set)
     of_function = {"space": space, "direction": direction, "name": name, "epochs": epochs}
     if isinstance(study, str | Path | Mapping):
         _check_absent(of_function)
@@ -75,6 +72,42 @@ def run(
         return run_study(document, overrides=overrides, workers=workers)
     except SpecError as error:
         raise told(error) from error
+
+
+def submit(
+    study: str | Path | Mapping[str, Any],
+    *,
+    trials: int | None = None,
+    time: str | float | None = None,
+    seed: int | None = None,
+    set: Mapping[str, Any] | None = None,  # noqa: A002 - named as the command's option
+    priority: int | None = None,
+) -> StudyResult:
+    """Queue a study for the workers of the service, as `tuner submit` does, and return how it stands now.
+
+    Args:
+        study: a YAML file, the name of a shipped example, or the document itself.
+        trials: how many configurations to try.
+        time: wall-clock limit, "10m" or seconds.
+        seed: the study's seed.
+        set: values that replace what the study says, by path.
+        priority: the higher, the earlier it is served; None leaves it as it is, 0 at first.
+
+    Raises:
+        SpecError: the study has problems, all of them listed; nothing was queued.
+        StudyChanged: a study of this name is stored with other settings.
+    """
+    from tuner.engine import submit as submit_study
+
+    return submit_study(study, overrides=_overrides(trials, time, seed, set), priority=priority)
+
+
+def _overrides(
+    trials: int | None, time: str | float | None, seed: int | None, others: Mapping[str, Any] | None
+) -> list[tuple[str, Any]]:
+    """What replaces values of the study file, by path."""
+    own = (("search.trials", trials), ("search.time", time), ("seed_everything", seed))
+    return [*(others or {}).items(), *((path, value) for path, value in own if value is not None)]
 
 
 def _check_absent(of_function: Mapping[str, Any]) -> None:
