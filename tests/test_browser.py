@@ -139,10 +139,10 @@ def test_the_report_is_drawn_without_an_error_or_a_request(browser: Browser, rep
 def test_the_pictures_follow_the_theme(browser: Browser, report: str) -> None:
     page = browser.new_page(color_scheme="light")
     drawn(page, report)
-    line = "document.querySelector('#figure-history .js-line').style.stroke"
-    light = page.evaluate(line)
+    line = page.locator("#figure-history .js-line").first
+    light = line.evaluate("path => getComputedStyle(path).stroke")
     page.emulate_media(color_scheme="dark")
-    page.wait_for_function(f"{line} !== '{light}'", timeout=WAIT)
+    expect(line).not_to_have_css("stroke", light, timeout=WAIT)
     page.close()
 
 
