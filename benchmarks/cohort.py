@@ -557,7 +557,7 @@ def main() -> None:
         return side(given.side)
     rows: list[Row] = []
     if given.quick:
-        given.workloads, given.modes = ["mlp-small"], ["lean", "cohort"]
+        given.workloads, given.modes = ["mlp-small"], ["cohort"]
         given.trials, given.peer_trials, given.epochs, given.cohort, given.rounds = 8, 2, 2, 4, 1
     elif given.results.exists():
         rows = [json.loads(line) for line in given.results.read_text().splitlines()]
