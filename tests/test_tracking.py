@@ -13,6 +13,7 @@ from mlflow.entities import Run
 
 from tuner.errors import TrackingUnavailable
 from tuner.tracking import MLflowTracker, TrackedReport
+from tuner.tracking.experiments import newest_pages
 from tuner.trial import Objective, Trial, TrialResult, TrialState
 
 LOSS = Objective("val_loss")
@@ -499,3 +500,14 @@ def test_two_trackers_that_open_one_new_study_share_its_experiment(
         patched.setattr(mlflow.MlflowClient, "create_experiment", both)
         parent = server.tracker(study).open({}, {})
     assert [run.info.run_id for run in server.runs(study)] == [parent]
+
+
+def test_the_ui_is_entered_at_the_studies_that_changed_last(server: Server) -> None:
+    for name in ("entered-first", "entered-last"):
+        server.tracker(name).open({}, {})
+    pages = newest_pages(server.uri, most=2)
+    assert [name for name, _ in pages] == ["entered-last", "entered-first"]
+    experiment = server.client.get_experiment_by_name("entered-last")
+    assert experiment is not None
+    assert pages[0][1] == f"/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
+    assert "Default" not in dict(newest_pages(server.uri, most=1000))

@@ -478,11 +478,15 @@ def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="The port on thi
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             raise typer.BadParameter(f"{port} is taken on this machine. Choose another.", param_hint="--port")
+    from tuner.tracking.experiments import newest_pages
     from tuner.tracking.local_store import create_local_store
 
     home.artifacts.mkdir(parents=True, exist_ok=True)
     create_local_store(home.tracking, home.artifacts)
-    typer.echo(f"MLflow UI: http://127.0.0.1:{port}  (Ctrl-C ends it)", err=True)
+    address = f"http://127.0.0.1:{port}"
+    typer.echo(f"MLflow UI: {address}  (Ctrl-C ends it)", err=True)
+    for study, page in newest_pages(home.tracking):
+        typer.echo(f"  {study}: {address}{page}", err=True)
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--default-artifact-root", home.artifacts.as_uri()]
     os.environ["MLFLOW_BACKEND_STORE_URI"] = home.tracking  # not an argument: `ps` would show its password

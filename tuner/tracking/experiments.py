@@ -42,6 +42,22 @@ def find_or_create_experiment(client: mlflow.MlflowClient, uri: str, artifacts: 
         return str(found.experiment_id)
 
 
+def newest_pages(uri: str, most: int = 5) -> list[tuple[str, str]]:
+    """The experiments that changed last, and where MLflow's UI shows the runs of each, below its address.
+
+    The UI begins with language models, and shows trainings only where an address says so.
+    """
+    found = mlflow.MlflowClient(tracking_uri=uri).search_experiments(
+        max_results=most + 1, order_by=["last_update_time DESC"]
+    )
+    own = [each for each in found if each.experiment_id != _DEFAULT][:most]
+    return [(each.name, f"/#/experiments/{each.experiment_id}/runs?workflowType=machine_learning") for each in own]
+
+
+_DEFAULT = "0"
+"""The experiment that MLflow makes by itself."""
+
+
 def _note(study: str) -> str:
     """The experiment's description, in Markdown."""
     return (
