@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.cli import LightningCLI
+from onnx.reference import ReferenceEvaluator
 from safetensors.torch import load_file
 from torch import nn
 
@@ -377,6 +378,15 @@ def test_torch_alone_predicts_the_test_split_with_the_card_s_accuracy(project: P
     assert imported == "False"
     assert f"| test_acc | {float(accuracy):.6g} |" in card
     assert float(accuracy) > 0.7
+
+
+def test_the_onnx_program_gives_what_the_torch_program_gives(project: Project) -> None:
+    inputs, _ = Digits().splits().test
+    program = torch.export.load(project.exported / "model.pt2").module()
+    graph = ReferenceEvaluator(str(project.exported / "model.onnx"))
+    (name,) = graph.input_names
+    (out,) = graph.run(None, {name: inputs.numpy()})  # another number of samples than it was written with
+    torch.testing.assert_close(torch.from_numpy(out), program(inputs), rtol=1e-4, atol=1e-5)
 
 
 def test_the_card_has_every_figure(project: Project) -> None:
