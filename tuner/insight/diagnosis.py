@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from tuner.errors import NoBest, StudyNotFound
 from tuner.insight.across import trends
 from tuner.insight.finding import Curves, Diagnosis
-from tuner.insight.importance import importance
+from tuner.insight.importance import Importance, importance
 from tuner.insight.reading import Reading, read, yardstick
 from tuner.insight.remarks import idle, remarks
 from tuner.insight.remedies import remedies
@@ -32,6 +32,7 @@ def diagnose(
     *,
     trial: int | None = None,
     best: int | None = None,
+    measured: Importance | None = None,
 ) -> Diagnosis:
     """Say what limits a study, from its learning curves and from what sets its trials apart.
 
@@ -41,6 +42,7 @@ def diagnose(
         curves: what they said after each epoch (`Store.curves`); those that are missing are not read.
         trial: diagnose this one alone, from its own curves.
         best: the number of the best trial, as `tuner.best.choose` has it; without it, the one of the best value.
+        measured: the importance of the parameters, where it is known already; to measure it takes seconds.
 
     Raises:
         NoBest: no trial has ended yet, so there is nothing to read.
@@ -55,7 +57,7 @@ def diagnose(
             raise NoBest(f"trial {trial} of {spec.study!r} has no finished epoch, so there are no curves to read.")
         subject = Subject(spec, one)
         judgement = judge_trial(reading, stick, subject)
-        return _told(spec, judgement, subject, trials, alone=True)
+        return _told(spec, judgement, subject, trials)
     ended = [t for t in trials if t.result is not None and t.confirms is None]
     readings = {t.number: read(t, curves.get(t.number, ()), stick, goal) for t in ended}
     readings = {number: r for number, r in readings.items() if r.epochs or r.diverged}
@@ -70,7 +72,8 @@ def diagnose(
         subject,
         trends(spec.searched, goal, trials),
     )
-    return _told(spec, judgement, subject, trials, readings=readings)
+    measured = measured or importance(spec.searched, spec.goal, trials)
+    return _told(spec, judgement, subject, trials, readings, measured)
 
 
 def _told(
@@ -79,10 +82,9 @@ def _told(
     subject: Subject,
     trials: Sequence[Trial],
     readings: dict[int, Reading] | None = None,
-    *,
-    alone: bool = False,
+    measured: Importance | None = None,
 ) -> Diagnosis:
-    measured = None if alone else importance(spec.searched, spec.goal, trials)
+    alone = readings is None
     return Diagnosis(
         study=spec.study,
         verdict=judgement.verdict,

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from tuner.best import choose
 from tuner.errors import SpecError
-from tuner.insight import Diagnosis, diagnose
+from tuner.insight import Diagnosis, Importance, diagnose
 from tuner.insight.followup import follow_up, next_name
 from tuner.service.entry import spec_of
 from tuner.space.yaml import read_yaml
@@ -18,7 +18,12 @@ from tuner.trial import Trial
 
 
 def diagnosis_of(
-    store: Store, row: StudyRow, trials: Sequence[Trial] | None = None, *, trial: int | None = None
+    store: Store,
+    row: StudyRow,
+    trials: Sequence[Trial] | None = None,
+    *,
+    trial: int | None = None,
+    measured: Importance | None = None,
 ) -> Diagnosis:
     """Diagnose a study as it stands, or one of its trials.
 
@@ -27,6 +32,7 @@ def diagnosis_of(
         row: the study.
         trials: all of them, if they have been read.
         trial: the number of the one that is asked about.
+        measured: the importance of the parameters, where it is known already.
 
     Raises:
         NoBest: nothing has been trained yet.
@@ -36,7 +42,7 @@ def diagnosis_of(
     trials = store.trials(row.id) if trials is None else trials
     chosen = choose(trials, spec.goal)
     best = chosen.trial.number if chosen is not None else None
-    found = diagnose(spec, trials, store.curves(row.id), trial=trial, best=best)
+    found = diagnose(spec, trials, store.curves(row.id), trial=trial, best=best, measured=measured)
     if trial is not None or chosen is None or chosen.second is None or chosen.told_apart is not False:
         return found
     seeds = f"{len(chosen.seeds)} and {len(chosen.second_seeds)} seeds"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tuner.best import choose
 from tuner.errors import NoBest
-from tuner.insight import Diagnosis
+from tuner.insight import Diagnosis, Importance, importance
 from tuner.report import StudyRecord
 from tuner.service.diagnosing import diagnosis_of
 from tuner.service.entry import spec_of
@@ -25,12 +25,11 @@ def record_of(
         trials: all of its trials; saves reading them again.
         measured: whether importance is measured and the study diagnosed, which takes seconds.
     """
-    from tuner.insight import importance
-
     spec = spec_of(row)
     trials = store.trials(row.id) if trials is None else trials
     chosen = choose(trials, spec.goal)
     summary = store.summary(row.id)
+    found = importance(spec.searched, spec.goal, trials) if measured and spec.searched.parameters else None
     return StudyRecord(
         name=row.name,
         state=row.state,
@@ -38,7 +37,7 @@ def record_of(
         space=spec.searched,
         trials=trials,
         chosen=chosen,
-        importance=importance(spec.searched, spec.goal, trials) if measured and spec.searched.parameters else None,
+        importance=found,
         curves=store.curves(row.id, [chosen.trial.number]) if chosen is not None else {},
         epochs=summary.epochs,
         seconds=summary.seconds,
@@ -47,12 +46,12 @@ def record_of(
         document=row.document,
         facts=row.facts,
         created_at=row.created_at,
-        diagnosis=_diagnosis(store, row, trials) if measured else None,
+        diagnosis=_diagnosis(store, row, trials, found) if measured else None,
     )
 
 
-def _diagnosis(store: Store, row: StudyRow, trials: Sequence[Trial]) -> Diagnosis | None:
+def _diagnosis(store: Store, row: StudyRow, trials: Sequence[Trial], measured: Importance | None) -> Diagnosis | None:
     try:
-        return diagnosis_of(store, row, trials)
+        return diagnosis_of(store, row, trials, measured=measured)
     except NoBest:  # nothing has been trained yet
         return None
