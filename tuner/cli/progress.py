@@ -116,7 +116,7 @@ def panel(standing: Standing, leaving: str) -> Panel:
         table.add_row(f"{standing.done} of {budget}", ProgressBar(total=budget, completed=min(standing.done, budget)))
     table.add_row("trials", _counts(summary))
     if best is not None:
-        metric = row.document["objective"]["metric"]
+        metric = row.objective.metric
         others = [f"{k} {v:.4g}" for k, v in best.outcome.metrics.items() if k.startswith("val_") and k != metric]
         told = Text(f"{metric} {best.value:.6g}", style="bold green")
         told.append(f"  {'  '.join(others)}  trial {best.number}  ", style="not bold default")

@@ -183,8 +183,7 @@ def _leaders_table(leaders: Sequence[Trial], objective: Objective, space: dict[s
 
 def importance_part(row: StudyRow, trials: Sequence[Trial]) -> Group:
     """What comes after a study's page, since it is measured first."""
-    metric, direction = row.document["objective"]["metric"], row.document["objective"]["direction"]
-    return Group(*_importance(row.document["space"], Objective(metric, direction), trials))
+    return Group(*_importance(row.document["space"], row.objective, trials))
 
 
 def _importance(space: dict[str, Any], objective: Objective, trials: Sequence[Trial]) -> list[Any]:
@@ -226,7 +225,7 @@ def importance_table(found: Importance) -> Table:
 def comparison_page(comparison: Comparison) -> Group:
     """Studies side by side: best against cost, then their best configurations."""
     from tuner.report.answer import value
-    from tuner.report.words import short
+    from tuner.report.words import without_root
 
     metric = comparison.records[0].objective.metric
     after = [f"after {duration(seconds)}" for seconds in comparison.checkpoints]
@@ -244,7 +243,9 @@ def comparison_page(comparison: Comparison) -> Group:
     params = [dict(r.chosen.trial.params or {}) if r.chosen is not None else {} for r in comparison.records]
     for path in dict.fromkeys(path for record in comparison.records for path, _ in record.ranked):
         if any(path in one for one in params):
-            best.add_row(Text(short(path)), *(Text(_number(one[path]) if path in one else "–") for one in params))
+            best.add_row(
+                Text(without_root(path)), *(Text(_number(one[path]) if path in one else "–") for one in params)
+            )
     return Group(Text(comparison.verdict, style="bold"), Text(""), table, Text(""), best)
 
 

@@ -14,7 +14,7 @@ from tuner.report.document import document, picture, table
 from tuner.report.figure import Figure, axis, label, rounded, value_axis
 from tuner.report.markup import element, joined
 from tuner.report.record import StudyRecord
-from tuner.report.words import duration, number, short, unit_of_time
+from tuner.report.words import duration, number, unit_of_time, without_root
 from tuner.trial import TrialState
 
 FRACTIONS = (0.1, 0.25, 0.5, 1.0)
@@ -193,7 +193,7 @@ def _configs(comparison: Comparison) -> Any:
     params = [dict(r.chosen.trial.params or {}) if r.chosen is not None else {} for r in comparison.records]
     paths = list(dict.fromkeys(path for record in comparison.records for path, _ in record.ranked))
     rows = [
-        [element("code", short(path)), *(number(values[path]) if path in values else "–" for values in params)]
+        [element("code", without_root(path)), *(number(values[path]) if path in values else "–" for values in params)]
         for path in paths
         if any(path in values for values in params)
     ]

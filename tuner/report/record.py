@@ -8,7 +8,7 @@ from typing import Any
 
 from tuner.best import Chosen
 from tuner.insight import Diagnosis, Importance
-from tuner.report.words import short
+from tuner.report.words import without_root
 from tuner.space import Parameter, Space
 from tuner.trial import Objective, Report, Trial, TrialState
 
@@ -70,4 +70,4 @@ class StudyRecord:
 
 def heading(path: str, parameter: Parameter) -> str:
     """A parameter with its stated priority, as a picture's title."""
-    return short(path) if parameter.priority is None else f"{parameter.priority} · {short(path)}"
+    return without_root(path) if parameter.priority is None else f"{parameter.priority} · {without_root(path)}"

@@ -9,7 +9,7 @@ from tuner.report.figure import DRAWN, Figure, axis, drawn, label, rounded, valu
 from tuner.report.record import StudyRecord, heading
 from tuner.report.scale import place, scale_in_words, ticks
 from tuner.report.traces import Groups, mark
-from tuner.report.words import number, short
+from tuner.report.words import number, without_root
 from tuner.space import Choice
 from tuner.trial import Trial, TrialState
 
@@ -86,4 +86,4 @@ def _of_slice(record: StudyRecord, path: str, placed: Sequence[tuple[Trial, floa
     where = "" if len(placed) == finished else f" It applied in {len(placed)} of the {finished} trials."
     if finished > DRAWN // 2:
         where = ""
-    return f"The best {len(best)} trials have {short(path)} {told}.{where}"
+    return f"The best {len(best)} trials have {without_root(path)} {told}.{where}"

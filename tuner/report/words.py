@@ -20,7 +20,7 @@ def number(value: Any) -> str:
     return str(value)
 
 
-def short(path: str) -> str:
+def without_root(path: str) -> str:
     """A parameter's path without its root: `learning_rate` for `model.learning_rate`."""
     return path.partition(".")[2] or path
 

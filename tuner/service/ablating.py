@@ -13,12 +13,12 @@ from tuner.errors import NoBest, Problem, SpecError, StudyNotFound, TrackingUnav
 from tuner.home import Home
 from tuner.insight import Ablation, compare, draw
 from tuner.service.entry import open_storage
-from tuner.space import Parameter, Space
+from tuner.space import Parameter, Space, short
 from tuner.space.space import ROOTS
 from tuner.space.yaml import read_yaml
 from tuner.spec import place, read_study
 from tuner.storage import Store, StudyRow
-from tuner.trial import Objective, trial_seed
+from tuner.trial import trial_seed
 
 LEAST_VALUES = 2
 
@@ -49,7 +49,7 @@ def read_over(text: str) -> tuple[str, list[Any]]:
         SpecError: it is something else, with all its problems.
     """
     path, equals, told = text.partition("=")
-    path = path.strip().replace(".init_args.", ".")
+    path = short(path.strip())
     values, problems = read_yaml(f"[{told}]", f"--over {path}")
     root, _, rest = path.partition(".")
     if not equals or root not in ROOTS or not rest:
@@ -91,7 +91,7 @@ def plan_ablation(
     others = [(key, value) for key, value in overrides if key != "study"]
     row, best, base = _stored(study, home)
     spec = read_study(row.document if row is not None else study, others, stored=row is not None)
-    set_here = {key.replace(".init_args.", ".") for key, _ in others}
+    set_here = {short(key) for key, _ in others}
     space = _with_choice(spec.searched, path, values)
     start = {p: v for p, v in best.items() if p != path and p not in set_here}
     space = space.starting_at(space.divide(start)[0])
@@ -131,7 +131,7 @@ def plan_ablation(
 
 def ablation_of(store: Store, row: StudyRow, plan: Plan) -> Ablation:
     """What the runs of an ablation say."""
-    return compare(row.name, plan.over, plan.values, _goal(row), store.trials(row.id))
+    return compare(row.name, plan.over, plan.values, row.objective, store.trials(row.id))
 
 
 def drawn(store: Store, row: StudyRow, ablation: Ablation) -> str:
@@ -160,7 +160,7 @@ def _stored(study: str | Path | Mapping[str, Any], home: Home) -> tuple[StudyRow
     try:
         with open_storage(home) as store:
             row = store.find(study)
-            chosen = None if row is None else choose(store.trials(row.id), _goal(row))
+            chosen = None if row is None else choose(store.trials(row.id), row.objective)
     except StudyNotFound:  # there is no storage yet
         return None, {}, ""
     if row is None:
@@ -168,10 +168,6 @@ def _stored(study: str | Path | Mapping[str, Any], home: Home) -> tuple[StudyRow
     if chosen is None:
         raise NoBest(f"study {study!r} has no best yet, so there is nothing to fix the rest at. Let it run on.")
     return row, dict(chosen.trial.params or {}), f"the best of {study} (trial {chosen.trial.number})"
-
-
-def _goal(row: StudyRow) -> Objective:
-    return Objective(row.document["objective"]["metric"], row.document["objective"]["direction"])
 
 
 def _with_choice(space: Space, path: str, values: Sequence[Any]) -> Space:

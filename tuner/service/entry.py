@@ -16,7 +16,6 @@ from tuner.space.prior import is_prior, read_prior
 from tuner.space.yaml import read_yaml
 from tuner.spec import BUDGETS, Inspect, StudySpec, at_path, difference, read_study
 from tuner.storage import FAILED, Database, Store, StudyRow, initialise, is_current
-from tuner.trial import Objective
 
 log = logging.getLogger("tuner")
 
@@ -147,9 +146,7 @@ def _configuration(store: Store, name: str) -> Mapping[str, Any]:
     if "/" in name:  # an exported folder, or models:/NAME@champion
         return load(name).config
     row = store.study(name)
-    chosen = choose(
-        store.trials(row.id), Objective(row.document["objective"]["metric"], row.document["objective"]["direction"])
-    )
+    chosen = choose(store.trials(row.id), row.objective)
     if chosen is None:
         raise NoBest(f"study {name!r} has no best yet.")
     return chosen.trial.outcome.config or {}

@@ -16,7 +16,7 @@ from tuner.space.documented import known
 from tuner.space.prior import VERSION, Found, Learnt, Origin, Prior, blended, relative, scale_of
 from tuner.space.yaml import in_line, read_yaml
 from tuner.storage import Store, StudyRow
-from tuner.trial import Objective, Trial
+from tuner.trial import Trial
 
 LEADERS = 10
 """The leading trials, a third at most, say which values a hyperparameter supports."""
@@ -54,7 +54,7 @@ def learn(names: Sequence[str], home: Home, problems: Sequence[Problem] = ()) ->
 
 def _learnt(store: Store, row: StudyRow) -> tuple[Origin, dict[str, Learnt]]:
     document = row.document
-    objective = Objective(document["objective"]["metric"], document["objective"]["direction"])
+    objective = row.objective
     trials = store.trials(row.id)
     chosen = choose(trials, objective)
     if chosen is None:

@@ -72,7 +72,7 @@ def result_of(store: Store, name: str, home: Home, trials: list[Trial] | None = 
     """
     row = store.study(name)
     summary = store.summary(row.id)
-    objective = Objective(row.document["objective"]["metric"], row.document["objective"]["direction"])
+    objective = row.objective
     chosen = choose(store.trials(row.id) if trials is None else trials, objective)
     states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED, TrialState.RUNNING)
     return StudyResult(

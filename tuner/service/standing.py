@@ -95,7 +95,7 @@ class Follower:
         self._trials |= {trial.number: trial for trial in self._feed.changes()}
         summary = self._store.summary(row.id)
         self._epochs.append((time.monotonic(), summary.epochs))
-        best, history = so_far(list(self._trials.values()), _objective(row))
+        best, history = so_far(list(self._trials.values()), row.objective)
         running = row.state == RUNNING
         failed = [t for t in self._trials.values() if t.state is TrialState.FAILED]
         failed.sort(key=lambda trial: trial.finished or 0.0)
@@ -168,7 +168,3 @@ def so_far(trials: Sequence[Trial], objective: Objective) -> tuple[Trial | None,
             best = trial
         history.append(best.score)
     return best, history
-
-
-def _objective(row: StudyRow) -> Objective:
-    return Objective(row.document["objective"]["metric"], row.document["objective"]["direction"])

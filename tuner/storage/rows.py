@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from tuner.storage.tables import ReportTable, TrialTable
-from tuner.trial import Trial, TrialResult, TrialState
+from tuner.trial import Objective, Trial, TrialResult, TrialState
 
 RUNNING, STOPPED, COMPLETE, FAILED, PAUSED = "running", "stopped", "complete", "failed", "paused"
 INTERRUPTED, QUEUED = "interrupted", "queued"  # running, as it looks while nobody works on it
@@ -44,6 +44,12 @@ class StudyRow:
     tracked: dict[str, Any] = field(default_factory=dict)
     priority: int = 0
     submitted: float | None = None
+
+    @property
+    def objective(self) -> Objective:
+        """What the study optimises."""
+        stated = self.document["objective"]
+        return Objective(stated["metric"], stated["direction"])
 
 
 @dataclass(frozen=True)
