@@ -439,6 +439,51 @@ def test_a_study_that_is_not_running_gives_no_trial(store: Store) -> None:
     assert store.claim(study.id, "a") is None
 
 
+def test_an_epoch_is_not_promised_twice_while_a_trial_is_being_opened(postgres_url: str) -> None:
+    """A trial is opened for the last epoch but one, and meanwhile the one that runs asks for another.
+
+    On SQLite a writer owns the database, so this can only happen on a server.
+    """
+    slow_database, quick_database = Database(postgres_url), Database(postgres_url)
+    initialise(slow_database)
+    slow_store, quick_store = Store(slow_database), Store(quick_database)
+    study = new_study(slow_store, trials=None, epochs=2)
+    lease = claimed(slow_store, study, "a")
+    left: list[int | None] = []
+
+    def train() -> None:
+        quick_store.report(lease, report(1))
+        left.append(quick_store.epochs_left(study.id))
+
+    trainer = threading.Thread(target=train)
+    meanwhile(slow_database, "INSERT INTO tuner_trial", trainer, quick_database)
+    opened = slow_store.claim(study.id, "b")
+    trainer.join(PATIENCE)
+    try:
+        assert opened is not None, "one epoch was left"
+        assert left == [0], "and it is the other trial's"
+    finally:
+        slow_database.close()
+        quick_database.close()
+
+
+def meanwhile(database: Database, statement: str, thread: threading.Thread, other: Database) -> None:
+    """Just before such a statement, run a thread, until it is done or waits for a lock of this transaction."""
+    waiting = sa.text("SELECT count(*) FROM pg_stat_activity WHERE :us = ANY (pg_blocking_pids(pid))")
+
+    def before(connection: Any, cursor: Any, told: str, *_: Any) -> None:
+        if not told.startswith(statement) or thread.ident:
+            return
+        thread.start()
+        us = connection.connection.dbapi_connection.info.backend_pid
+        with other.engine.connect() as looking:
+            while thread.is_alive() and not looking.execute(waiting, {"us": us}).scalar_one():
+                looking.rollback()  # the view of the server's activity stands still within a transaction
+                thread.join(0.01)
+
+    sa.event.listen(database.engine, "before_cursor_execute", before)
+
+
 def test_no_trial_is_opened_once_the_epochs_are_spent(store: Store) -> None:
     study = new_study(store, trials=None, epochs=3)
     lease = claimed(store, study)
@@ -806,19 +851,7 @@ def test_returning_a_trial_to_the_queue_never_undoes_the_claim_of_another_worker
 
     taker = threading.Thread(target=take)
 
-    def before_update(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        if statement.startswith("UPDATE tuner_trial") and not taker.ident:
-            taker.start()
-            wait_until_done_or_locked_out(taker, by=connection.connection.dbapi_connection.info.backend_pid)
-
-    def wait_until_done_or_locked_out(thread: threading.Thread, by: int) -> None:
-        waiting = sa.text("SELECT count(*) FROM pg_stat_activity WHERE :us = ANY (pg_blocking_pids(pid))")
-        with quick_database.engine.connect() as looking:
-            while thread.is_alive() and not looking.execute(waiting, {"us": by}).scalar_one():
-                looking.rollback()  # the view of the server's activity stands still within a transaction
-                thread.join(0.01)
-
-    sa.event.listen(slow_database.engine, "before_cursor_execute", before_update)
+    meanwhile(slow_database, "UPDATE tuner_trial", taker, quick_database)
     if slow == "reclaim":
         slow_store.reclaim(study.id, nobody_is_gone)
     else:

@@ -178,13 +178,15 @@ class Queue:
     def epochs_left(self, study_id: int) -> int | None:
         """How many epochs a running proposal may still train, or None when they are not limited.
 
-        Every other running proposal is in the midst of an epoch, which counts.
+        Every other running proposal is in the midst of an epoch, which counts. So does one that is just being claimed:
+        its worker may not have seen the epoch that this one has reported.
         """
         with self.database.read() as session:
             study = session.get_one(StudyTable, study_id)
             budget: int | None = study.document["search"]["epochs"]
             if budget is None:
                 return None
+            session.get_one(StudyTable, study_id, with_for_update={"read": True}, populate_existing=True)
             others = max(0, running_proposals(session, study_id) - 1)
             return budget - epochs_spent(session, study_id) - others
 
