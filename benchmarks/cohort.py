@@ -326,11 +326,13 @@ def ours(asked: Asked) -> Row:
 
     import tuner
     import tuner.engine
+    from tuner import insight
     from tuner.home import Home
     from tuner.service.entry import open_storage
     from tuner.tracking.local_store import create_local_store
 
     home = Home.from_environment()
+    insight.prepare()  # for the report in which a study ends
     create_local_store(home.tracking, home.artifacts)
     mlflow.MlflowClient(home.tracking).search_experiments()
     path = folder / "study.yaml"

@@ -61,6 +61,15 @@ def steps(home: Home, run: Run) -> list[int]:
     return [m.step for m in mlflow.MlflowClient(home.tracking).get_metric_history(run.info.run_id, "val_loss")]
 
 
+def copied(home: Home) -> list[optuna.trial.FrozenTrial]:
+    """The trials in Optuna's tables."""
+    storage = optuna.storages.RDBStorage(home.storage, skip_table_creation=True)
+    trials = optuna.load_study(study_name="small", storage=storage).trials
+    storage.remove_session()
+    storage.engine.dispose()
+    return trials
+
+
 def test_a_trial_that_starts_again_shows_only_its_last_attempt(store: Store, home: Home) -> None:
     courier, row = route(store, home)
     lease = store.claim(row.id, "first")
@@ -266,11 +275,26 @@ def test_optuna_s_tables_get_what_was_to_be_copied_while_they_were_away(
     complete(store, row.id, 0.25)
     courier.go(last=True)
     courier.close()
-    storage = optuna.storages.RDBStorage(home.storage, skip_table_creation=True)
-    copied = optuna.load_study(study_name="small", storage=storage)
-    assert [trial.value for trial in copied.trials] == [0.5, 0.25]
-    storage.remove_session()
-    storage.engine.dispose()
+    assert [trial.value for trial in copied(home)] == [0.5, 0.25]
+
+
+def test_what_mlflow_has_is_in_optuna_s_tables_too_even_if_the_courier_dies_there(
+    store: Store, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    courier, row = route(store, home)
+    complete(store, row.id, 0.5)
+    there: list[float | None] = []
+
+    def die(*_: Any) -> None:
+        assert store.count_untracked(row.id) == 0, "so no courier will come for it"
+        there.extend(trial.value for trial in copied(home))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Route, "_tell_facts", die)
+    with pytest.raises(KeyboardInterrupt):
+        courier.go(last=False)
+    assert there == [0.5]
+    courier.close()
 
 
 def test_a_courier_that_is_to_end_tries_again_until_mlflow_knows_how_the_study_ended(

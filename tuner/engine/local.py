@@ -108,7 +108,7 @@ def run_crew(spec: StudySpec, store: Store, home: Home, crew: Workers, workers: 
     store.reclaim(row.id, gone)
     threads = threads_each(workers, cores_here())
     running: dict[int, WorkerProcess] = {}
-    courier = Courier(spec.study, home).start()
+    courier = Courier(spec.study, home, ahead=cores_here() > workers).start()
     try:
         with on_interrupt(_raise_interrupt):
             for index in range(workers):

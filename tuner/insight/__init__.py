@@ -3,7 +3,7 @@
 from tuner.insight.ablation import Ablation, compare
 from tuner.insight.diagnosis import diagnose
 from tuner.insight.finding import Advice, Curves, Diagnosis, Evidence
-from tuner.insight.importance import Importance, importance
+from tuner.insight.importance import Importance, importance, prepare
 from tuner.insight.parameter import ParameterImportance
 from tuner.insight.picture import draw, page
 
@@ -20,4 +20,5 @@ __all__ = [
     "draw",
     "importance",
     "page",
+    "prepare",
 ]

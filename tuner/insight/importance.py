@@ -56,6 +56,11 @@ class Importance:
         return self.complete + self.pruned + self.infeasible
 
 
+def prepare() -> None:
+    """Import what a measurement takes, a second or two, while something else is waited for."""
+    from tuner.insight import anova  # noqa: F401 - with it Optuna's evaluators and scikit-learn
+
+
 def importance(space: Space, objective: Objective, trials: Sequence[Trial]) -> Importance:
     """Measure how much each parameter mattered in the trials of a study.
 

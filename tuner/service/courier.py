@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from tuner.errors import StorageUnavailable, TrackingRefused, TrackingUnavailable
 from tuner.home import Home, shown
+from tuner.insight import prepare
 from tuner.report import StudyRecord, ended, note, study_page
 from tuner.search import OptunaCopy
 from tuner.service.entry import space_changes, spec_of
@@ -57,6 +58,7 @@ class Courier:
         tick: seconds between two looks.
         standby: seconds between two looks whether another courier of the study has gone.
         counts_time: whether its time is the study's; workers of the service count that themselves.
+        ahead: whether a core is free, so that what the report takes is imported beside the training, not after it.
     """
 
     study: str
@@ -64,6 +66,7 @@ class Courier:
     tick: float = TICK_SECONDS
     standby: float = TICK_SECONDS
     counts_time: bool = True
+    ahead: bool = False
 
     def __post_init__(self) -> None:
         self.problem: str | None = None
@@ -115,6 +118,8 @@ class Courier:
                         route = Route(store, row, spec_of(row), self.home)
                     route.go(last=last)
                     self.problem, wait = None, self.tick
+                    if self.ahead:
+                        prepare()
             except Exception as error:  # noqa: BLE001 - whatever fails here must end neither tracking nor training
                 if self.problem is None:
                     log.warning("%s Training goes on; what is missing there waits and is sent later.", error)
@@ -170,14 +175,15 @@ class Route:
         changed = self._store.trials(self._row.id, known)
         self._trials |= {trial.number: trial for trial in changed}
         self._uncopied |= {trial.number: trial for trial in changed}
-        try:
-            self._bring_to_mlflow(waiting, last=last)
-        except TrackingUnavailable:
-            self._tracker = None  # what MLflow has got of this round is found out when it answers again
-            self._troubled = True
-            raise
-        finally:  # neither waits for the other
+        try:  # first, because what MLflow has got is marked, and then no later courier asks what Optuna has not
             self._copy_to_optuna()
+        finally:  # neither waits for the other
+            try:
+                self._bring_to_mlflow(waiting, last=last)
+            except TrackingUnavailable:
+                self._tracker = None  # what MLflow has got of this round is found out when it answers again
+                self._troubled = True
+                raise
 
     def close(self) -> None:
         """Let go of the connections."""
