@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -32,4 +34,6 @@ def create_local_store(uri: str, artifacts: Path) -> None:
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it tells that it makes tables
         store = SqlAlchemyStore(f"{_SCHEME}{unfinished}", artifacts.as_uri())  # type: ignore[no-untyped-call]
         store.engine.dispose()
+        with closing(sqlite3.connect(unfinished)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")  # stays: each of a trial's commits syncs one file, not three
         unfinished.replace(path)

@@ -108,15 +108,18 @@ class MLflowTracker:
         return [number for number, run in runs.items() if run not in self._known]
 
     def _know_children(self) -> None:
-        """Learn the trials' runs, and delete those that are there twice: the first one's answer had been lost."""
-        for run in sorted(self._children(), key=lambda run: STATE not in run.data.tags):  # written ones come first
+        """Learn the trials' runs, and delete those that are there twice: the first one's answer had been lost.
+
+        A run whose creation was answered has params next.
+        """
+        for run in sorted(self._children(), key=lambda run: not run.data.params):  # written ones come first
             self._known.add(run.info.run_id)
             if run.info.lifecycle_stage != "active":
                 continue
             number, token = int(run.data.tags[NUMBER]), run.data.tags[TOKEN]
             if self._runs.setdefault(number, run.info.run_id) == run.info.run_id:
                 self._tokens[run.info.run_id] = token
-            elif STATE not in run.data.tags:
+            elif not run.data.params:
                 self._client.delete_run(run.info.run_id)
 
     def write(
@@ -142,8 +145,9 @@ class MLflowTracker:
                 if run in self._tokens:
                     self._client.delete_run(run)
                 run = None
+            tags = {**(extra_tags or {}), **self._tags(trial)}
             if run is None:
-                run = self._runs[trial.number] = self._create_child(trial)
+                run, tags = self._create_child(trial, tags), {}
             params = {} if run in self._described else {**(trial.params or {}), "seed_everything": trial.seed}
             metrics = [
                 Metric(_legal(name), value, int(at * 1000), epoch)
@@ -152,23 +156,11 @@ class MLflowTracker:
                 for name, value in values.items()
                 if value is not None and math.isfinite(value)
             ]
-            tags = {**(extra_tags or {}), STATE: trial.state.value}
-            if trial.attempt > 1:
-                tags["tuner.attempts"] = str(trial.attempt)
-            if trial.began_after:
-                tags["tuner.began_after"] = str(trial.began_after)
             if trial.result is not None:
                 result, ended = trial.result, int((trial.finished or 0) * 1000)
-                if result.reason:
-                    tags["tuner.reason"] = result.reason
-                if result.trained:
-                    tags["tuner.trained"] = result.trained
-                if result.detail:
-                    tags["tuner.traceback"] = result.detail
                 told = self.results(result.metrics)
                 told |= {"best_epoch": float(result.best_epoch or 0), "epochs": float(result.epochs)}
                 told["seconds"] = trial.train_seconds
-                tags["tuner.seconds"] = ", ".join(f"{phase} {value:.3g}" for phase, value in result.seconds.items())
                 metrics += [Metric(_legal(n), v, ended, 0) for n, v in told.items() if math.isfinite(v)]
             self._log(run, metrics, tags, params)
             self._described.add(run)
@@ -176,6 +168,21 @@ class MLflowTracker:
             if trial.result is not None:
                 self._client.set_terminated(run, RunStatus.to_string(_STATUS[trial.state]), ended)
             return run
+
+    @staticmethod
+    def _tags(trial: Trial) -> dict[str, str]:
+        """How a trial stands, and what is to be known of it besides its numbers."""
+        tags = {STATE: trial.state.value}
+        if trial.attempt > 1:
+            tags["tuner.attempts"] = str(trial.attempt)
+        if trial.began_after:
+            tags["tuner.began_after"] = str(trial.began_after)
+        if trial.result is not None:
+            told = {"reason": trial.result.reason, "trained": trial.result.trained, "traceback": trial.result.detail}
+            tags |= {f"tuner.{name}": text for name, text in told.items() if text}
+            seconds = trial.result.seconds.items()
+            tags["tuner.seconds"] = ", ".join(f"{phase} {value:.3g}" for phase, value in seconds)
+        return tags
 
     def results(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Validation metrics at the best epoch, as runs name them.
@@ -244,12 +251,14 @@ class MLflowTracker:
             if not token:
                 return
 
-    def _create_child(self, trial: Trial) -> str:
+    def _create_child(self, trial: Trial, about: Mapping[str, str]) -> str:
+        """Create a trial's run, with all its tags: each further request is some transactions."""
         above, name = self._parent, f"trial-{trial.number:04d}"
         if trial.confirms is not None:
             above = self._runs.get(trial.confirms, self._parent)
             name = f"trial-{trial.confirms:04d}-seed-{trial.seed}"
         tags = {
+            **{name: value[:_MAX_TAG] for name, value in about.items()},
             PARENT: above,
             STUDY: self.study,
             UID: self.uid,
@@ -261,6 +270,7 @@ class MLflowTracker:
         started = int((trial.started or 0) * 1000)
         with _without_retries():
             run = self._client.create_run(self._experiment, start_time=started, run_name=name, tags=tags).info.run_id
+        self._runs[trial.number] = str(run)
         self._tokens[str(run)] = str(trial.token)
         return str(run)
 
