@@ -82,6 +82,24 @@ def test_while_nothing_is_known_mutations_of_the_defaults_move_high_priorities_m
     assert share[0] > 0.6 > 0.25 > share[-1] > 0.02
 
 
+def test_a_step_that_made_it_worse_is_tried_the_other_way() -> None:
+    rest, step = np.full(6, 0.5), np.array([0.1, 0.0, -0.2, 0.0, 0.0, 0.0])
+    random = np.random.default_rng(0)
+    worse = seen([rest, rest + step], [1.0, 2.0])
+    np.testing.assert_allclose(proposer().propose(worse, random), rest - step)
+    asked = seen([rest, rest + step], [1.0, 2.0], running=np.array([rest - step]))
+    assert not np.allclose(proposer().propose(asked, random), rest - step), "another worker tries it"
+    better = seen([rest, rest + step], [2.0, 1.0])
+    assert not np.allclose(proposer().propose(better, random), rest - step)
+
+
+def test_what_has_no_default_is_not_mirrored() -> None:
+    cube = Cube({"a": FloatDistribution(0, 1), "b": FloatDistribution(0, 1)}, {}, {"a": 0.5})
+    tried = seen([[0.5, 0.9], [0.6, 0.2]], [1.0, 2.0])
+    drawn = Proposer(cube, np.array([1.0, 1.0])).propose(tried, np.random.default_rng(0))
+    np.testing.assert_allclose(drawn, [0.4, 0.9])
+
+
 def test_points_that_are_running_are_not_proposed_again_and_push_others_away() -> None:
     rng = np.random.default_rng(0)
     points = rng.random((20, 6))

@@ -521,9 +521,9 @@ def test_proposals_gather_around_the_best_so_far(direction: str, best: float) ->
             optuna.create_trial(params={"x": value}, distributions={"x": FloatDistribution(0, 1)}, value=value)
         )
     drawn = [study.ask({"x": FloatDistribution(0, 1)}).params["x"] for _ in range(120)]
-    near = sum(abs(x - best) < 0.05 for x in drawn)
+    near = sum(abs(x - best) < 0.1 for x in drawn)
     assert near > 60
-    assert sum(abs(x - (1 - best)) < 0.05 for x in drawn) < near / 4
+    assert sum(abs(x - (1 - best)) < 0.1 for x in drawn) < near / 4
 
 
 # ---- the priority sampler as an ordinary Optuna sampler ------------------------------------------------------------
@@ -1015,11 +1015,11 @@ def test_optuna_s_tools_find_the_best_trial_of_the_copy(url: str, objective: Obj
 @pytest.mark.parametrize(
     ("priorities", "names", "trials", "told"),
     [
-        ({"a": 1, "b": 2}, "ab", 0, "priority 1 at 70% ±0.15, 2 at 35% ±0.11"),
+        ({"a": 1, "b": 2}, "ab", 0, "priority 1 at 70% ±0.20, 2 at 35% ±0.14"),
         ({"a": 1, "b": 7, "c": 9}, "abc", 30, "priority 1 at 80% ±0.50, 7 to 9 at 17% or less"),
-        ({"a": 5, "b": 8}, "ab", 0, "priority 5 at 14% ±0.07, 8 at 9%"),
-        ({"a": 1}, "az", 0, "priority 1 at 70% ±0.15, 4 at 18%"),
-        ({}, "z", 0, "each parameter at 18% ±0.07"),
+        ({"a": 5, "b": 8}, "ab", 0, "priority 5 at 14% ±0.09, 8 at 9%"),
+        ({"a": 1}, "az", 0, "priority 1 at 70% ±0.20, 4 at 18%"),
+        ({}, "z", 0, "each parameter at 18% ±0.10"),
     ],
 )
 def test_the_open_priorities_in_words(priorities: dict[str, int], names: str, trials: int, told: str) -> None:

@@ -28,7 +28,7 @@ Array = NDArray[np.float64]
 FEWEST = 4
 """With fewer finished trials there is no model: proposals are small steps away from the best so far."""
 
-FIRST_STEP = 0.15
+FIRST_STEP = 0.2
 """How far these steps go for a parameter of priority 1; one of priority r goes 1/√r of it."""
 
 MOST = 200
@@ -185,9 +185,14 @@ class Proposer:
     ) -> Points:
         """Small steps from the best point, or from the defaults, while there is too little to learn from.
 
-        Choices without order stay: a step to another value is no small one. What has no default is drawn anew.
+        A step that made it worse is tried the other way (mirrored sampling: Brockhoff et al., PPSN 2010). Choices
+        without order stay: a step to another value is no small one. What has no default is drawn anew.
         """
         taken = np.concatenate([observed.points, observed.running])
+        if size == 1 and len(best):
+            back = self._holding(like, shape)(self._mirrored(best[:1], observed.points[-1:]))
+            if len(self._new(back, np.concatenate([taken, best[:1]]), keep=False)):
+                return back
         chance = opening(self.ranks, observed.trials)
         if self.cube.ordered.any():
             chance = np.where(self.cube.ordered, chance, 0.0)
@@ -202,6 +207,11 @@ class Proposer:
             chosen.append(drawn[0])
             taken = np.concatenate([taken, drawn[:1]])
         return np.stack(chosen)
+
+    def _mirrored(self, best: Points, latest: Points) -> Points:
+        """The step from the best point to the latest one, the other way, along what has an order and a default."""
+        moves = self.cube.ordered & self.cube.has_default
+        return self.cube.snap(_reflected(np.where(moves, 2 * best - self.cube.snap(latest), best)))
 
     def _holding(
         self, agreed: list[Array], shape: NDArray[np.bool_] | None, choice: tuple[int, float] | None = None
