@@ -152,9 +152,22 @@ def test_the_first_cohort_is_the_defaults_and_a_sweep_of_the_first_priority() ->
     space = search_space("mlp")
     configs = PrioritySampler.from_space(space, seed=0).cohort(optuna.create_study(), space.distributions(), 8)
     assert configs[0] == space.defaults
-    rates = sorted(config["model.learning_rate"] for config in configs[1:])
-    steps = np.diff(np.log(rates))
-    assert steps == pytest.approx([math.log(3e4) / 7] * 6, rel=1e-6)
+    sgd = [config for config in configs if config["model.optimizer"] == "sgd"]  # others have other defaults
+    rates = sorted(math.log(config["model.learning_rate"] / 0.3) for config in sgd)
+    assert rates[0] < -math.log(10), "far below the default"
+    assert rates[-1] > math.log(5), "far above it"
+    assert sum(abs(rate) < math.log(10) for rate in rates) > len(rates) / 2, "most of them near"
+    eps = [config["model.adam_eps"] for config in configs if "model.adam_eps" in config]
+    assert eps.count(1e-8) >= len(eps) - 2, "the last priority stays, mostly"
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 8, 16])
+def test_a_first_cohort_has_no_trial_twice(size: int) -> None:
+    space = search_space("mlp")
+    for seed in range(20):
+        sampler = PrioritySampler.from_space(space, seed=seed)
+        configs = sampler.cohort(optuna.create_study(), space.distributions(), size, ("data.batch_size",))
+        assert len({repr(sorted(config.items(), key=str)) for config in configs}) == size
 
 
 # ---- what trials count as ------------------------------------------------------------------------------------------

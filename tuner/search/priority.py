@@ -114,8 +114,8 @@ class PrioritySampler(BaseSampler):
     ) -> list[dict[str, Any]]:
         """Propose configurations to train together.
 
-        The first of a study is the default configuration with the parameters of the first priority swept over their
-        range, crossed with draws of the rest.
+        The first of a study is the default configuration with the parameters of the first priority swept around their
+        defaults, crossed with small steps of the rest.
 
         Args:
             study: the study.

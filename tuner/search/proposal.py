@@ -17,7 +17,7 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_ndtr
+from scipy.special import log_ndtr, ndtri
 from threadpoolctl import ThreadpoolController
 
 from tuner.search.cube import Cube, Points
@@ -30,6 +30,10 @@ FEWEST = 4
 
 FIRST_STEP = 0.2
 """How far these steps go for a parameter of priority 1; one of priority r goes 1/√r of it."""
+
+SWEEP = 0.2
+"""The deviation, as a share of the range, with which a first cohort is spread over the first priority. Evenly over the
+whole range, two thirds of it were trials that nobody would start by hand."""
 
 MOST = 200
 """With more finished trials the model takes the best ones and a random choice of the others."""
@@ -93,18 +97,18 @@ class Proposer:
         return point
 
     def sweep(self, size: int, rng: np.random.Generator, shape: NDArray[np.bool_]) -> Points:
-        """A first cohort, shape (size, D): the defaults, and the first priority swept over its whole range.
+        """A first cohort, shape (size, D): the defaults, and the first priority swept, most densely around its default.
 
-        All others take draws around their defaults, except on the axes of the shape, which stay.
+        All others take small steps from their defaults, except on the axes of the shape, which stay.
         """
-        points = self._around_defaults(size, 0, rng)
+        points = self._mutated(self._at_rest(size, rng), opening(self.ranks, 0), rng, width(self.ranks, 0))
         points = np.where(shape, self.cube.rest, points)
         points[0] = self.cube.rest
         known = self.cube.has_default & ~shape
         highest = self.ranks[known].min(initial=np.inf)
+        quantiles = np.delete(ndtri((np.arange(size) + 0.5) / size), size // 2)  # the defaults are the middle one
         for j in np.flatnonzero(known & (self.ranks == highest)):
-            steps = (np.arange(size - 1) + 0.5) / max(size - 1, 1)
-            points[1:, j] = rng.permutation(steps)
+            points[1:, j] = rng.permutation(_reflected(self.cube.rest[j] + SWEEP * quantiles))
         return self.cube.snap(points)
 
     def propose(self, observed: Observed, rng: np.random.Generator) -> Array:
