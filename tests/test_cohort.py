@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,9 +20,10 @@ from torch.utils import _pytree as pytree
 from tuner.cohort import CohortTraining, Job
 from tuner.cohort.cohort import Cohort
 from tuner.cohort.errors import NotFusable
+from tuner.cohort.loading import batches_of
 from tuner.cohort.recording import Recordings
 from tuner.cohort.size import FIRST, MOST, Sizes
-from tuner.cohort.step import Outcome, Step
+from tuner.cohort.step import Batches, Outcome, Step
 from tuner.cohort.template import copied
 from tuner.errors import MissingMetric, StorageUnavailable, TrialInterrupted
 from tuner.home import Home
@@ -371,6 +372,25 @@ def test_slices_of_one_seed_see_the_same_batches(loader: str) -> None:
     ours = together(given)
     assert_in_one_cohort(ours, 3)
     assert_same(ours, alone(given))
+
+
+def test_slices_whose_data_have_an_order_of_their_own_share_each_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared: list[bool] = []
+
+    def noted(*arguments: Any) -> Iterator[Batches]:
+        for batches in batches_of(*arguments):
+            shared.append(batches.shared)
+            yield batches
+
+    monkeypatch.setattr("tuner.cohort.cohort.batches_of", noted)
+    data = {"class_path": "tuner.data.Digits", "init_args": {"batch_size": 200, "order_seed": 7}}
+    network = {"hidden_units": 4, "depth": 1, "norm": "none", "dropout": 0.0}
+    given = jobs({**config("tuner.models.MLP", learning_rate=0.02 * k, **network), "data": data} for k in range(1, 4))
+    ours = together(given)
+    assert_in_one_cohort(ours, 3)
+    assert shared
+    assert all(shared)
+    assert_same(ours, alone(given), within=1e-5)
 
 
 def test_batches_of_another_size_make_another_cohort() -> None:

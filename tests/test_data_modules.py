@@ -14,7 +14,9 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from lightning.fabric.utilities.data import _set_sampler_epoch
 from PIL import Image
+from torch import Tensor
 
 import tuner.data
 from tuner.data import InMemory, SklearnTable, Tabular
@@ -113,6 +115,43 @@ def test_batches_are_what_models_expect(name: str, tmp_path: Path) -> None:
                 assert (x.dtype, y.dtype, tuple(x.shape[1:])) == (torch.float32, torch.int64, data.input_shape)
                 assert 0 <= y.min() <= y.max() < data.num_classes == len(data.class_names)
                 assert x.isfinite().all()
+
+
+def ordered(name: str, folder: Path, order_seed: int | None, epoch: int, seed: int, **arguments: Any) -> list[Tensor]:
+    """The inputs of an epoch's batches, as Lightning's loop begins it, in a trial of this seed."""
+    data = getattr(tuner.data, name)(**arguments, **MODULES[name](folder), batch_size=5, order_seed=order_seed)
+    loader = data.train_dataloader()
+    torch.manual_seed(seed)
+    _set_sampler_epoch(loader, epoch)
+    batches = [x for x, _ in loader]
+    assert order_seed is None or torch.initial_seed() == seed
+    assert order_seed is None or torch.equal(torch.rand(1), torch.manual_seed(seed) and torch.rand(1)), "nothing drawn"
+    return batches
+
+
+@pytest.mark.parametrize("arguments", [*({"name": name} for name in MODULES), {"name": "ImageFolder", "streamed": 0}])
+def test_all_trials_see_the_same_batches_in_the_same_order_if_the_data_has_a_seed_for_it(
+    arguments: dict[str, Any], tmp_path: Path
+) -> None:
+    name, more = arguments["name"], {"max_memory_gb": 0} if "streamed" in arguments else {}
+
+    def epoch(order_seed: int | None, number: int, seed: int) -> list[Tensor]:
+        return ordered(name, tmp_path, order_seed, number, seed, **more)
+
+    def same(one: list[Tensor], other: list[Tensor]) -> bool:
+        return len(one) == len(other) and all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+    assert same(epoch(7, 0, seed=1), epoch(7, 0, seed=2))
+    assert not all(same(epoch(7, 0, seed=1), epoch(7, number, seed=1)) for number in (1, 2, 3)), (
+        "a new order each epoch"
+    )
+    assert not all(same(epoch(7, 0, seed=1), epoch(other, 0, seed=1)) for other in (8, 9, 10))
+    assert not all(same(epoch(None, 0, seed=1), epoch(None, 0, seed=seed)) for seed in (2, 3, 4)), "by default not"
+
+
+def test_a_negative_seed_of_the_order_is_refused() -> None:
+    with pytest.raises(ValueError, match="order_seed must be at least 0, or null"):
+        tuner.data.Digits(order_seed=-1)
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -186,7 +186,21 @@ MODULES = [
     trial(model="lively.Logging", trainer={"limit_train_batches": 3, "max_epochs": 2}),
     trial(model="lively.Logging", trainer={"limit_train_batches": 1, "limit_val_batches": 2, "max_epochs": 2}),
 ]
+ORDERED = [
+    trial("tuner.models.MLP", "tuner.data.Digits", of={"batch_size": 200, "order_seed": 7}, **SMALL),
+    trial(
+        "tuner.models.RNNLanguageModel",
+        "tuner.data.Text",
+        {"limit_train_batches": 5, "limit_val_batches": 3},
+        of={"batch_size": 16, "steps": 8, "order_seed": 7},
+        **{**SMALL, "norm": "layer", "cell": "gru"},
+    ),
+]
+"""The order of the batches is the data's own, and another in each epoch."""
+
+
 DATA = [
+    *ORDERED,
     trial(of={"drop_last": True}),
     trial(of={"batch_size": 11}),
     trial(of={"batch_size": 33, "drop_last": True}),
@@ -694,6 +708,7 @@ RESUMED = [
     NETWORKS["MLP, sgd"],
     NETWORKS["ResNet, adam"],
     NETWORKS["RNNLanguageModel, gru"],
+    *ORDERED,
 ]
 
 

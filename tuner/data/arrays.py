@@ -41,6 +41,8 @@ class Arrays(PreparedData):
         val_share: share of the samples used for validation, if it is drawn.
         test_share: share of the samples kept for the test, which no trial sees, if it is drawn.
         seed: fixes the split (by class for classification). It is the same in every trial of a study.
+        order_seed: fixes the order of the training batches, which is then the same in every trial; by default each
+            trial's own seed does.
 
     Raises:
         DataError: there is no such file; or, when the data are first used, everything that is wrong in it.
@@ -63,8 +65,9 @@ class Arrays(PreparedData):
         val_share: float = 0.2,
         test_share: float = 0.2,
         seed: int = 0,
+        order_seed: int | None = None,
     ) -> None:
-        super().__init__(batch_size)
+        super().__init__(batch_size, order_seed)
         check_shares(val_share, test_share)
         check_choice("task", task, TASKS)
         self.file = find_file(path)

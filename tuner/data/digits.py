@@ -19,6 +19,8 @@ class Digits(InMemory):
         val_share: share of the samples used for validation.
         test_share: share of the samples kept for the test, which no trial sees.
         seed: fixes the split. It is the same in every trial of a study.
+        order_seed: fixes the order of the training batches, which is then the same in every trial; by default each
+            trial's own seed does.
     """
 
     RAW = "pixels from 0 to 16"
@@ -33,8 +35,9 @@ class Digits(InMemory):
         val_share: float = 0.2,
         test_share: float = 0.2,
         seed: int = 0,
+        order_seed: int | None = None,
     ) -> None:
-        super().__init__(batch_size)
+        super().__init__(batch_size, order_seed)
         check_shares(val_share, test_share)
         self.flat, self.val_share, self.test_share, self.seed = flat, val_share, test_share, seed
         self.input_shape = (64,) if flat else (1, 8, 8)

@@ -46,6 +46,8 @@ class ImageFolder(InMemory):
         val_share: share of the pictures used for validation, if it is drawn.
         test_share: share of the pictures kept for the test, which no trial sees, if it is drawn.
         seed: fixes the split. It is the same in every trial of a study.
+        order_seed: fixes the order of the training batches, which is then the same in every trial; by default each
+            trial's own seed does.
 
     Raises:
         DataError: there is no such folder; or, when the data are first used, everything that is wrong in it.
@@ -63,8 +65,9 @@ class ImageFolder(InMemory):
         val_share: float = 0.2,
         test_share: float = 0.2,
         seed: int = 0,
+        order_seed: int | None = None,
     ) -> None:
-        super().__init__(batch_size)
+        super().__init__(batch_size, order_seed)
         check_shares(val_share, test_share)
         check_choice("mode", mode, CHANNELS)
         sides = [image_size, image_size] if isinstance(image_size, int) else image_size
@@ -174,7 +177,7 @@ class ImageFolder(InMemory):
         self.check_alone()
         return DataLoader(
             self._pictures,
-            batch_sampler=IndexBatches(part, size, shuffle),
+            batch_sampler=IndexBatches(part, size, shuffle, self.order),
             num_workers=self.workers,
             generator=torch.Generator(),  # so that the global one is drawn from as often as in memory
         )

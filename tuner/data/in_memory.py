@@ -12,7 +12,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from tuner.data.loader import TensorLoader, evaluation_size
+from tuner.data.loader import Order, TensorLoader, evaluation_size
 
 Split = tuple[Tensor, Tensor]
 Batch = tuple[Tensor, ...]
@@ -75,8 +75,9 @@ class InMemory(L.LightningDataModule):
     num_classes: int | None
     joined: bool = False
 
-    def __init__(self, batch_size: int | str) -> None:
+    def __init__(self, batch_size: int | str, order_seed: int | None = None) -> None:
         super().__init__()
+        self.order = Order(order_seed)
         if batch_size != "full" and (isinstance(batch_size, str) or batch_size < 1):
             raise ValueError(f"batch_size must be a whole number or 'full', and at least 1, but got {batch_size!r}.")
         self.batch_size = batch_size
@@ -110,7 +111,7 @@ class InMemory(L.LightningDataModule):
         self.check_alone()
         inputs, labels = self.splits().joined() if self.joined else self.splits().train
         size = len(labels) if isinstance(self.batch_size, str) else self.batch_size
-        return TensorLoader((inputs, labels), size, shuffle=True)
+        return TensorLoader((inputs, labels), size, shuffle=True, order=self.order)
 
     def val_dataloader(self) -> Iterable[Batch]:
         """The validation split in a fixed order, in batches as large as `evaluation_size` says."""

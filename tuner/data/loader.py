@@ -50,6 +50,35 @@ class Pass:
         return self.loader.gather(next(self.orders))
 
 
+class Order:
+    """From where shuffled passes draw their order.
+
+    Args:
+        seed: with the number of the epoch, fixes each pass's order; None draws from torch's global generator, so from
+            the trial's own seed.
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
+        if seed is not None and seed < 0:
+            raise ValueError(f"order_seed must be at least 0, or null for each trial's own order, but got {seed}.")
+        self.seed, self.epoch = seed, 0
+
+    @property
+    def sampler(self) -> Order:
+        """Itself: Lightning tells the epoch to the sampler of a loader's `batch_sampler`."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """The epoch that comes now."""
+        self.epoch = epoch
+
+    def generator(self, device: torch.device | str = "cpu") -> torch.Generator | None:
+        """What to draw the next pass from; None is torch's global generator."""
+        if self.seed is None:
+            return None
+        return torch.Generator(device).manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
+
+
 class TensorLoader:
     """Iterate over tensors of equal length in batches, which are copies: what is done to them stays with them.
 
@@ -57,15 +86,19 @@ class TensorLoader:
         tensors: each of shape (N, …).
         batch_size: samples a batch; the last one may be smaller. With `shuffle`, a single sample that would be left
             for it joins the batch before, since batch normalisation cannot train on one sample.
-        shuffle: draw a new order at each pass, from torch's global generator (so `seed_everything` fixes it).
+        shuffle: draw a new order at each pass.
+        order: from where; by default from torch's global generator (so `seed_everything` fixes it).
     """
 
-    def __init__(self, tensors: tuple[Tensor, ...], batch_size: int, shuffle: bool = False) -> None:
+    def __init__(
+        self, tensors: tuple[Tensor, ...], batch_size: int, shuffle: bool = False, order: Order | None = None
+    ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, but got {batch_size}.")
         self.tensors = tensors
         self.batch_size = batch_size
         self.shuffle = shuffle
+        self.batch_sampler = order or Order()
 
     def __len__(self) -> int:
         count = len(self.tensors[0])
@@ -86,7 +119,8 @@ class TensorLoader:
         """
         count, device = len(self.tensors[0]), self.tensors[0].device
         if self.shuffle:
-            yield from torch.randperm(count, device=device).split(batch_sizes(count, self.batch_size))
+            drawn = torch.randperm(count, generator=self.batch_sampler.generator(device), device=device)
+            yield from drawn.split(batch_sizes(count, self.batch_size))
         else:
             yield from torch.arange(count, device=device).split(self.batch_size)
 

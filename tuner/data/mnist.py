@@ -31,6 +31,8 @@ class Mnist(PreparedData):
         flat: give vectors of shape (B, 784) rather than images of shape (B, 1, 28, 28).
         val_share: share of the `train` files used for validation.
         seed: fixes the split. It is the same in every trial of a study.
+        order_seed: fixes the order of the training batches, which is then the same in every trial; by default each
+            trial's own seed does.
 
     Raises:
         DataError: the folder or a file is missing; or, when the data are first used, what is wrong with a file.
@@ -46,8 +48,9 @@ class Mnist(PreparedData):
         flat: bool = False,
         val_share: float = 0.1,
         seed: int = 0,
+        order_seed: int | None = None,
     ) -> None:
-        super().__init__(batch_size)
+        super().__init__(batch_size, order_seed)
         check_shares(val_share, 0.0)
         self.files = _find(find_folder(path))
         self.flat, self.val_share, self.seed = flat, val_share, seed

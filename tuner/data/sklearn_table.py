@@ -34,6 +34,8 @@ class SklearnTable(PreparedData):
         val_share: share of the rows used for validation.
         test_share: share of the rows kept for the test, which no trial sees.
         seed: fixes the split. It is the same in every trial of a study.
+        order_seed: fixes the order of the training batches, which is then the same in every trial; by default each
+            trial's own seed does.
     """
 
     RAW = "the columns as scikit-learn gives them"
@@ -45,8 +47,9 @@ class SklearnTable(PreparedData):
         val_share: float = 0.2,
         test_share: float = 0.2,
         seed: int = 0,
+        order_seed: int | None = None,
     ) -> None:
-        super().__init__(batch_size)
+        super().__init__(batch_size, order_seed)
         check_choice("name", name, TABLES)
         check_shares(val_share, test_share)
         self.name: str = name

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from tuner.data.loader import Pass
+from tuner.data.loader import Order, Pass
 
 
 class Streams:
@@ -28,10 +28,12 @@ class Streams:
         rows: B, the number of streams.
         steps: T, the length of a window.
         shift: start each pass at an offset of its own.
+        order: from where the offset is drawn, if not from torch's global generator.
     """
 
-    def __init__(self, symbols: Tensor, rows: int, steps: int, shift: bool = False) -> None:
+    def __init__(self, symbols: Tensor, rows: int, steps: int, shift: bool = False, order: Order | None = None) -> None:
         self.symbols, self.rows, self.steps, self.shift = symbols, rows, steps, shift
+        self.batch_sampler = order or Order()
         self.tensors: tuple[Tensor, ...] = (symbols,)
 
     def __len__(self) -> int:
@@ -50,7 +52,7 @@ class Streams:
         """The next pass as indices of the inputs: one tensor of shape (B, T) a window."""
         if len(self) == 0:
             return
-        offset = int(torch.randint(self.steps, ())) if self.shift else 0
+        offset = int(torch.randint(self.steps, (), generator=self.batch_sampler.generator())) if self.shift else 0
         length = (len(self.symbols) - 1 - offset) // self.rows
         starts = offset + length * torch.arange(self.rows, device=self.symbols.device).unsqueeze(1)
         for begin in range(0, min(length, len(self) * self.steps), self.steps):

@@ -77,6 +77,8 @@ class Tabular(PreparedData):
         val_share: share of the rows used for validation.
         test_share: share of the rows kept for the test, which no trial sees.
         seed: fixes the split (by class for classification). It is the same in every trial of a study.
+        order_seed: fixes the order of the training batches, which is then the same in every trial; by default each
+            trial's own seed does.
 
     Raises:
         DataError: there is no such file; or, when the data are first used, everything that is wrong in it.
@@ -97,8 +99,9 @@ class Tabular(PreparedData):
         val_share: float = 0.2,
         test_share: float = 0.2,
         seed: int = 0,
+        order_seed: int | None = None,
     ) -> None:
-        super().__init__(batch_size)
+        super().__init__(batch_size, order_seed)
         check_shares(val_share, test_share)
         check_choice("task", task, TASKS)
         check_choice("missing", missing, ("error", "impute"))

@@ -53,6 +53,8 @@ class Text(InMemory):
         val_share: share of the characters used for validation.
         test_share: share of the characters kept for the test, which no trial sees.
         pattern: which files of a folder to read, at any depth.
+        order_seed: fixes at which offset each epoch starts, which is then the same in every trial; by default each
+            trial's own seed does.
 
     Attributes:
         input_shape: (T,).
@@ -71,13 +73,14 @@ class Text(InMemory):
         val_share: float = 0.1,
         test_share: float = 0.1,
         pattern: str = "*.txt",
+        order_seed: int | None = None,
     ) -> None:
         if isinstance(batch_size, str):
             raise ValueError(
                 f"batch_size must be a whole number for Text, but got {batch_size!r}: it is the number of streams that "
                 "are read in parallel, and has no full size. Give a number."
             )
-        super().__init__(batch_size)
+        super().__init__(batch_size, order_seed)
         check_shares(val_share, test_share)
         if steps < 1:
             raise ValueError(f"steps must be at least 1, but got {steps}.")
@@ -132,7 +135,7 @@ class Text(InMemory):
         self.check_alone()
         corpus = self.corpus
         part = torch.cat([corpus.train, corpus.val]) if self.joined else corpus.train  # which follow each other
-        loader = Streams(part, self.rows, self.steps, shift=True)
+        loader = Streams(part, self.rows, self.steps, shift=True, order=self.order)
         if len(loader) == 0:
             needed = (self.rows + 1) * self.steps
             raise TrialImpossible(

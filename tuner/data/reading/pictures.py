@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tuner.data.in_memory import Split
-from tuner.data.loader import batch_sizes
+from tuner.data.loader import Order, batch_sizes
 from tuner.data.reading.class_folders import ClassFolders
 from tuner.data.reading.picture import BrokenPicture, decode
 from tuner.errors import DataError
@@ -108,11 +108,12 @@ class IndexBatches:
     Args:
         part: indices, shape (N,).
         batch_size: indices a batch.
-        shuffle: draw a new order at each pass, from torch's global generator.
+        shuffle: draw a new order at each pass.
+        order: from where, if not from torch's global generator.
     """
 
-    def __init__(self, part: Tensor, batch_size: int, shuffle: bool) -> None:
-        self.part, self.shuffle = part, shuffle
+    def __init__(self, part: Tensor, batch_size: int, shuffle: bool, order: Order | None = None) -> None:
+        self.part, self.shuffle, self.sampler = part, shuffle, order or Order()
         full = [len(chunk) for chunk in part.split(batch_size)] if len(part) else []
         self.sizes = batch_sizes(len(part), batch_size) if shuffle else full
 
@@ -120,5 +121,8 @@ class IndexBatches:
         return len(self.sizes)
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = self.part[torch.randperm(len(self.part))] if self.shuffle else self.part
+        if self.shuffle:
+            order = self.part[torch.randperm(len(self.part), generator=self.sampler.generator())]
+        else:
+            order = self.part
         yield from (chosen.tolist() for chosen in order.split(self.sizes))
