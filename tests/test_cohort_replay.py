@@ -63,7 +63,15 @@ def that_writes_to_what_it_is_given(x: Tensor, w: Tensor) -> Tensor:
     return F.batch_norm(x, w[0], w[1].abs(), training=True) + running.sum()
 
 
+def with_draws_of_another_type(x: Tensor, w: Tensor) -> Tensor:
+    drawn = torch.randint(-(2**63), 2**63 - 1, (3,)).view(torch.int16)
+    kept = drawn.view(3, 4) > 0
+    again = torch.randint(-(2**63), 2**63 - 1, (2,)).view(torch.int16)[:4] > 0
+    return x * kept @ w * again
+
+
 FUNCTIONS = [
+    with_draws_of_another_type,
     written_through_a_slice,
     with_a_constant,
     with_gradients,
@@ -115,6 +123,16 @@ def test_what_torchscript_does_otherwise_is_replayed_by_python(monkeypatch: pyte
     monkeypatch.setattr(replay, "_by_script", lambda _: lambda x, w: [with_lists(x, w) + 1e-6])
     with torch.no_grad():
         assert torch.equal(replay.replay_of(made, given())(*given())[0], with_lists(*given()))
+
+
+def test_what_torchscript_cannot_write_and_is_no_draw_is_replayed_by_python() -> None:
+    def looks_at_bits(x: Tensor, w: Tensor) -> Tensor:
+        return x.view(torch.int32) ^ 1
+
+    made = trace(looks_at_bits, given())
+    with pytest.raises(replay._NoScript):
+        replay._by_script(made)
+    assert torch.equal(replay.replay_of(made, given())(*given())[0], looks_at_bits(*given()))
 
 
 def test_an_error_of_torchscript_s_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,6 +137,7 @@ def _by_script(made: Trace) -> Replay:
     Raises:
         _NoScript: there is no such thing.
     """
+    drawn, draw = _drawn_ahead(made)
     arguments: list[str] = []
     lines: list[str] = []
     constants = {
@@ -151,11 +152,12 @@ def _by_script(made: Trace) -> Replay:
             lines.append("return [" + ", ".join(_written(one) for one in returned if one is not None) + "]")
         elif node.target is getitem:
             lines.append(f"{node.name} = {node.args[0]}[{node.args[1]}]")
-        elif node.op == "call_function":
+        elif node.op == "call_function" and node not in drawn:
             if not isinstance(node.target, torch._ops.OpOverload) or node.target.namespace != "aten":
                 raise _NoScript
             given = [_written(a) for a in node.args] + [f"{k}={_written(v)}" for k, v in node.kwargs.items()]
             lines.append(f"{node.name} = torch.ops.aten.{node.target._schema.name[6:]}({', '.join(given)})")
+    arguments += [node.name for node in drawn if node.target in _UNWRITTEN]
     typed = ", ".join(f"{name}: Tensor" for name in (*arguments, *constants))
     source = f"def replay({typed}) -> List[Tensor]:\n" + "".join(f"    {line}\n" for line in lines)
     try:
@@ -166,13 +168,44 @@ def _by_script(made: Trace) -> Replay:
         raise _NoScript from error
     rest, places = tuple(constants.values()), [one is not None for one in returned]
     if all(places):
-        return lambda *given: script(*given, *rest)
+        return lambda *given: script(*given, *draw(), *rest)
 
     def replay(*given: Tensor) -> list[Tensor | None]:
-        tensors = iter(script(*given, *rest))
+        tensors = iter(script(*given, *draw(), *rest))
         return [next(tensors) if there else None for there in places]
 
     return replay
+
+
+_UNWRITTEN = (torch.ops.aten.view.dtype,)
+"""Operations that TorchScript takes for others of their name: a dtype is a number there, so this one for a size."""
+
+
+def _drawn_ahead(made: Trace) -> tuple[Sequence[Node], Callable[[], Sequence[Tensor | None]]]:
+    """What Python does before the script: operations that cannot be written, on what nobody gives, so on draws.
+
+    Returns:
+        Those operations and what they need, and what carries them out and returns what cannot be written.
+
+    Raises:
+        _NoScript: one of them is of something given.
+    """
+    needed: set[Node] = set()
+    todo = [node for node in made.graph.nodes if node.target in _UNWRITTEN]
+    if not todo:
+        return (), tuple
+    while todo:
+        node = todo.pop()
+        if node.op != "call_function":
+            raise _NoScript
+        needed.add(node)
+        todo += node.all_input_nodes
+    ahead = [node for node in made.graph.nodes if node in needed]
+    first, copies = Trace(), dict[Node, Node]()
+    for node in ahead:
+        copies[node] = first.graph.node_copy(node, copies.__getitem__)
+    first.graph.output([copies[node] for node in ahead if node.target in _UNWRITTEN])
+    return ahead, _by_python(first)
 
 
 def _written(value: Any) -> str:
