@@ -158,10 +158,10 @@ class Queue:
         lost: set[int] = set()
         with self.database.connection() as connection:
             for epoch in sorted({report.epoch for _, report in said}):
-                held = [lease for lease, report in said if report.epoch == epoch]
-                ours = sa.or_(*(_held(lease) for lease in held))
-                told = _REPORTED.where(ours).values(epochs=epoch).returning(TrialTable.id)
-                lost |= {lease.trial_id for lease in held} - set(connection.execute(told).scalars())
+                held = [(lease.trial_id, lease.token) for lease, report in said if report.epoch == epoch]
+                ids = [trial_id for trial_id, _ in held]
+                told = connection.execute(_REPORTED, {"at_epoch": epoch, "ids": ids, "held": held})
+                lost |= set(ids) - set(told.scalars())
             rows = [
                 {"trial_id": lease.trial_id, "epoch": r.epoch, "value": r.value, "metrics": _json_numbers(r.metrics)}
                 for lease, r in said
@@ -440,7 +440,18 @@ class Queue:
         return bool(promised < search["epochs"])
 
 
-_REPORTED = sa.update(TrialTable).values(revision=TrialTable.revision + 1, lease_until=now() + LEASE_SECONDS)
+_REPORTED = (
+    sa.update(TrialTable)
+    .values(epochs=sa.bindparam("at_epoch"), revision=TrialTable.revision + 1, lease_until=now() + LEASE_SECONDS)
+    .where(
+        TrialTable.id.in_(sa.bindparam("ids", expanding=True)),  # which the index answers; pairs alone it does not
+        sa.tuple_(TrialTable.id, TrialTable.token).in_(sa.bindparam("held", expanding=True)),
+        TrialTable.state == TrialState.RUNNING,
+    )
+    .returning(TrialTable.id)
+)
+"""Made once: to put such a statement together takes longer than to carry it out."""
+
 _NEW_REPORT = sa.insert(ReportTable).values(at=now())
 _STATE = sa.select(StudyTable.state).where(StudyTable.id == sa.bindparam("study"))
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from tuner.training.batches import gathered
 from tuner.training.borrowed import (
@@ -61,8 +62,16 @@ class Validation:
             for loader in self.loaders:
                 set_sampler_epoch(loader, self.loop.processed)
             self.passed = iter(gathered(self.loaders[0]))
-            self._modes = {name: module.training for name, module in self.module.named_modules()}
-            for hook in ("on_validation_model_eval", "on_validation_start", "on_validation_epoch_start"):
+            modules = dict(self.module.named_modules())
+            self._modes = {name: module.training for name, module in modules.items()}
+            if is_overridden("on_validation_model_eval", self.module) or not all(
+                map(_switches_plainly, modules.values())
+            ):
+                self.hooks.call("on_validation_model_eval")
+            else:
+                for module in modules.values():
+                    vars(module)["training"] = False
+            for hook in ("on_validation_start", "on_validation_epoch_start"):
                 self.hooks.call(hook)
 
     def rewind(self) -> None:
@@ -85,7 +94,11 @@ class Validation:
             self.hooks.call("on_validation_model_train")
         else:
             for name, module in self.module.named_modules():
-                module.training = self._modes.get(name, module.training)
+                mode = self._modes.get(name, module.training)
+                if type(module).__setattr__ is nn.Module.__setattr__:
+                    vars(module)["training"] = mode
+                else:
+                    module.training = mode
 
     def _loader(self, batches: Iterator[Any], number: int, size: int) -> None:
         """Validate on the batches of a loader."""
@@ -119,6 +132,12 @@ class Validation:
             raise NotLean(f"its validation does not log {loop.observer.objective.metric}")
         self.hooks.call("on_validation_end")
         recorder.reset()
+
+
+def _switches_plainly(module: nn.Module) -> bool:
+    """Whether `eval` sets the flag and no more; torch sets it by way of all that a module may hold."""
+    kind = type(module)
+    return kind.eval is nn.Module.eval and kind.train is nn.Module.train and kind.__setattr__ is nn.Module.__setattr__
 
 
 def usable(loader: Any, hook: str, limit: int | float) -> int:
