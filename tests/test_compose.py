@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -34,6 +35,7 @@ COMPOSE = read_compose()
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 LASTING = [name for name, service in SERVICES.items() if service["restart"] != "no"]
 FILE = ROOT / "docker-compose.yml"
+EXTRAS = "postgres,server,cmaes"
 
 
 def seconds(text: str) -> int:
@@ -157,14 +159,34 @@ def test_health_checks_leave_as_long_as_a_start_may_take() -> None:
     assert seconds(SERVICES["worker"]["stop_grace_period"]) > 10
 
 
+def test_the_image_s_extras_exist_and_compose_and_dockerfile_agree_on_them() -> None:
+    text = (ROOT / "Dockerfile").read_text("utf-8")
+    assert re.findall(r"^ARG EXTRAS=(\S+)$", text, re.MULTILINE) == [EXTRAS]
+    assert '".[${EXTRAS}]"' in text
+    services = ("init", "mlflow", "worker")
+    assert [SERVICES[name]["build"]["args"]["EXTRAS"] for name in services] == [EXTRAS] * 3
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    for line in text.splitlines():  # the comments' examples, too
+        for named in re.findall(r"EXTRAS=([\w,]+)", line):
+            assert set(named.split(",")) <= known.keys()
+    assert {"postgres", "server"} <= set(EXTRAS.split(","))
+
+
 def test_variables_are_put_in_as_compose_does_it() -> None:
     assert interpolate("${A:-x}${B:-y}${C}$$d", {"A": "1", "B": ""}) == "1y$d"
-    given = read_compose(MLFLOW_PORT="8080", WORKERS="4", DEVICE="cuda", TUNER_CODE="/my/code", TUNER_SECRETS="/my/s")
+    given = read_compose(
+        MLFLOW_PORT="8080",
+        WORKERS="4",
+        DEVICE="cuda",
+        TUNER_CODE="/my/code",
+        TUNER_SECRETS="/my/s",
+        EXTRAS=EXTRAS + ",ray",
+    )
     assert given["services"]["mlflow"]["ports"] == ["127.0.0.1:8080:5000"]
     worker = given["services"]["worker"]
     assert worker["deploy"]["replicas"] == "4"
     assert worker["image"] == "tuner:cuda"
-    assert worker["build"]["args"] == {"DEVICE": "cuda"}
+    assert worker["build"]["args"] == {"DEVICE": "cuda", "EXTRAS": "postgres,server,cmaes,ray"}
     assert worker["volumes"][1]["source"] == "/my/code"
     assert given["secrets"]["postgres_tuner"]["file"] == "/my/s/postgres_tuner"
 
