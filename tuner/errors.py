@@ -21,7 +21,8 @@ TunerError                    exit code 1 unless a subclass says otherwise
 ├── TestSplitUsed             the test split has been used for another configuration of the study   (exit 2)
 ├── StorageUnavailable        the study's database does not answer
 └── TrackingUnavailable       MLflow does not answer; training goes on, the data waits
-    └── TrackingRefused       MLflow does not take this, and never will; the rest goes on
+    ├── TrackingRefused       MLflow does not take this, and never will; the rest goes on
+    └── TrackingDoubtful      the same, unless it is MLflow's database that is in trouble: it says so in the same words
 """
 
 from __future__ import annotations
@@ -173,6 +174,10 @@ class TrackingUnavailable(TunerError):
 
 class TrackingRefused(TrackingUnavailable):
     """MLflow answers that it does not take this, and never will."""
+
+
+class TrackingDoubtful(TrackingUnavailable):
+    """MLflow answers as if it did not take this; but so it does for many a trouble of its database, which may pass."""
 
 
 def _listing(source: str, problems: Sequence[Problem], told: int) -> str:

@@ -9,9 +9,12 @@ import sqlalchemy as sa
 
 from tuner.storage.database import Database, now
 from tuner.storage.queue import LEASE_SECONDS
-from tuner.storage.rows import Untracked, to_trial
+from tuner.storage.rows import RUNNING, Untracked, to_trial
 from tuner.storage.tables import ReportTable, StudyTable, TrialTable
 from tuner.trial import TrialState
+
+RUN, ENDED = "run_id", "ended"
+"""What is kept of a study in MLflow, among others: its run, and the state in which that was told to have ended."""
 
 
 class Outbox:
@@ -81,13 +84,22 @@ class Outbox:
         with self.database.read() as session:
             return session.execute(sa.select(sa.func.count()).where(_waiting(study_id))).scalar_one()
 
+    def behind(self) -> list[str]:
+        """The names of the studies that do not run any more, and of which MLflow lacks a trial, or how they ended."""
+        unheard = sa.exists().where(_waiting(StudyTable.id))
+        run, ended = (StudyTable.tracked[key].as_string() for key in (RUN, ENDED))
+        untold = sa.and_(run.is_not(None), sa.func.coalesce(ended, "") != StudyTable.state)
+        wanted = sa.and_(StudyTable.state != RUNNING, sa.or_(untold, unheard))
+        with self.database.read() as session:
+            return list(session.scalars(sa.select(StudyTable.name).where(wanted).order_by(StudyTable.id)))
+
     def set_tracked(self, study_id: int, tracked: Mapping[str, Any]) -> None:
         """Remember where MLflow keeps the study, and what has been sent of it."""
         with self.database.write() as session:
             session.execute(sa.update(StudyTable).where(StudyTable.id == study_id).values(tracked=dict(tracked)))
 
 
-def _waiting(study_id: int) -> sa.ColumnElement[bool]:
+def _waiting(study_id: int | sa.orm.InstrumentedAttribute[int]) -> sa.ColumnElement[bool]:
     """Whether MLflow is to be told of a trial.
 
     It takes no metric back, so not while the trial's owner has yet to say after which epoch it goes on.

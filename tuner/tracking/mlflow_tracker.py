@@ -22,7 +22,7 @@ import mlflow
 from mlflow.entities import Metric, Param, RunStatus, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
-from tuner.errors import TrackingRefused, TrackingUnavailable
+from tuner.errors import TrackingDoubtful, TrackingRefused, TrackingUnavailable
 from tuner.home import shown
 from tuner.tracking.experiments import find_or_create_experiment
 from tuner.tracking.local_store import create_local_store
@@ -39,7 +39,10 @@ _STATUS = {
 _MAX_PARAM, _MAX_TAG, _BATCH = 6000, 8000, 1000
 PARENT, STUDY, UID = "mlflow.parentRunId", "tuner.study", "tuner.uid"
 NUMBER, TOKEN, STATE = "tuner.trial", "tuner.token", "tuner.state"
-_REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST")
+_REFUSED = ("INVALID_PARAMETER_VALUE", "MALFORMED_REQUEST")
+_DOUBTFUL = "BAD_REQUEST"
+"""What MLflow says of a wrong request, but also whenever its database raises anything but an OperationalError: a
+pool without a free connection, a replica that only reads, tables that are being migrated. Proxies say it, too."""
 
 
 class MLflowTracker:
@@ -289,6 +292,8 @@ class MLflowTracker:
             reason = shown(str(error)).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
             if getattr(error, "error_code", None) in _REFUSED:
                 raise TrackingRefused(f"MLflow at {shown(self.uri)} refuses this: {reason}") from error
+            if getattr(error, "error_code", None) == _DOUBTFUL:
+                raise TrackingDoubtful(f"MLflow at {shown(self.uri)} does not take this now: {reason}") from error
             raise TrackingUnavailable(f"MLflow at {shown(self.uri)} does not answer: {reason}") from error
 
 
