@@ -564,6 +564,31 @@ def test_an_error_that_nobody_expects_gives_the_trials_back_and_ends_a_worker_at
     assert [(trial.state.value, trial.attempt) for trial in proposals(store, "s")] == [("waiting", 0)]
 
 
+def test_a_study_that_is_deleted_between_a_turn_and_its_work_is_no_worker_s_fault(
+    place: Home,
+    store: Store,
+    opened: Opened,
+    study: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    submitted(store, study, "deleted", priority=1)
+    submitted(store, study, "stays", trials=2)
+    shift = a_shift(place)
+    turn = shift._store.turn
+
+    def turn_and_delete(*arguments: Any) -> Any:
+        queued = turn(*arguments)
+        if queued is not None and queued.name == "deleted":
+            store.remove(queued.id)
+        return queued
+
+    monkeypatch.setattr(shift._store, "turn", turn_and_delete)
+    shift.run()
+    assert store.study("stays").state == "complete"
+    assert "nobody expected" not in caplog.text
+
+
 # Workers that die or fall silent
 
 

@@ -4,6 +4,7 @@ TunerError                    exit code 1 unless a subclass says otherwise
 ├── SpecError                 the study file is wrong; nothing has run               (exit 2)
 ├── StudyChanged              the file differs from the study stored under its name  (exit 2)
 ├── StudyNotFound             no such study, file or example                         (exit 2)
+├── StudyInUse                somebody works on the study that is to be deleted      (exit 2)
 ├── TrialFailed               this trial only; the study goes on
 │   ├── TrialDiverged         the objective is NaN or infinite
 │   ├── TrialOutOfMemory      the device or the host ran out of memory
@@ -75,6 +76,12 @@ class StudyChanged(TunerError):
 
 class StudyNotFound(TunerError):
     """There is no study, file or shipped example of this name."""
+
+    exit_code = 2
+
+
+class StudyInUse(TunerError):
+    """Somebody works on the study that is to be deleted; nothing was."""
 
     exit_code = 2
 

@@ -25,7 +25,9 @@ class Outbox:
     def become_courier(self, study_id: int, owner: str, gone: Callable[[str], bool]) -> bool:
         """Become, or stay, the one who brings this study to MLflow; False while somebody else is."""
         with self.database.write() as session:
-            study = session.get_one(StudyTable, study_id, with_for_update=True)
+            study = session.get(StudyTable, study_id, with_for_update=True)
+            if study is None:
+                return False
             moment = session.execute(sa.select(now())).scalar_one()
             other = study.courier not in (None, owner)
             if other and study.courier_until > moment and not gone(study.courier or ""):

@@ -50,8 +50,8 @@ class Queue:
             only_new: whether waiting ones are left to others.
         """
         with self.database.write() as session:
-            study = session.get_one(StudyTable, study_id, with_for_update=True)
-            if study.state != RUNNING:
+            study = session.get(StudyTable, study_id, with_for_update=True)
+            if study is None or study.state != RUNNING:  # it may have been deleted
                 return None
             waiting = (
                 sa.select(TrialTable)
@@ -352,8 +352,8 @@ class Queue:
             How many trials of the study wait or run now; None when the study is not to go on.
         """
         with self.database.write() as session:
-            study = session.get_one(StudyTable, study_id, with_for_update=True)
-            if study.state != RUNNING:
+            study = session.get(StudyTable, study_id, with_for_update=True)
+            if study is None or study.state != RUNNING:  # it may have been deleted
                 return None
             left = unfinished(session, study_id)
             if left.waiting or left.running:

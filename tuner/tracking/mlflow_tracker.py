@@ -180,6 +180,18 @@ class MLflowTracker:
                 self._client.set_terminated(run, RunStatus.to_string(_STATUS[trial.state]), ended)
             return run
 
+    def delete(self) -> None:
+        """Mark the study's runs as deleted, its trials' first; they can be restored until `mlflow gc` is run."""
+        with self._mapped():
+            found = self._client.get_experiment_by_name(self.study)
+            if found is None or found.lifecycle_stage == "deleted":
+                return
+            self._experiment = found.experiment_id
+            for run in list(self._children(ViewType.ACTIVE_ONLY)):
+                self._client.delete_run(run.info.run_id)
+            while parent := self._find_parent():
+                self._client.delete_run(parent)
+
     def results(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Validation metrics at the best epoch, as runs name them.
 
@@ -232,13 +244,13 @@ class MLflowTracker:
         runs = self._client.search_runs([self._experiment], mine, max_results=1)
         return runs[0].info.run_id if runs else None
 
-    def _children(self) -> Iterator[Any]:
+    def _children(self, which: int = ViewType.ALL) -> Iterator[Any]:
         token = None
         while True:
             page = self._client.search_runs(
                 [self._experiment],
                 f"tags.`{NUMBER}` != '' and tags.`{UID}` = '{self.uid}'",
-                ViewType.ALL,
+                which,
                 5000,
                 page_token=token,
             )
