@@ -129,7 +129,7 @@ def test_a_study_that_is_worked_on_is_refused_until_it_is_stopped_and_then_waite
     refused = CliRunner().invoke(app, ["delete", "s", "--yes"])
     assert isinstance(refused.exception, StudyInUse)
     assert refused.exception.exit_code == 2
-    assert str(refused.exception) == "s is being worked on on far. Stop it first: tuner stop s"
+    assert str(refused.exception) == "s is in use on far. Stop it first: tuner stop s"
     store.set_state(row.id, STOPPED)
     with pytest.raises(StudyInUse, match="still in use on far"):
         delete(store, place, "s", keep_mlflow=False, patience=0.0)

@@ -34,9 +34,7 @@ def delete(store: Store, home: Home, name: str, *, keep_mlflow: bool, patience: 
     store.reclaim(row.id, gone)
     row = store.study(name)
     if row.state == RUNNING:
-        raise StudyInUse(
-            f"{name} is being worked on{_told(store.holders(row.id, gone))}. Stop it first: tuner stop {name}"
-        )
+        raise StudyInUse(f"{name} is in use{_told(store.holders(row.id, gone))}. Stop it first: tuner stop {name}")
     if row.state in (QUEUED, INTERRUPTED):
         store.set_state(row.id, STOPPED)  # so that no worker takes a trial any more
     _wait_until_nobody_has_it(store, row.id, name, patience)
