@@ -2,6 +2,7 @@
 #
 #   docker build .                            torch for CPUs
 #   docker build --build-arg DEVICE=cuda .    torch with CUDA, for NVIDIA GPUs
+#   docker build --build-arg EXTRAS=postgres,server,cmaes,ray .    with other extras of pyproject.toml
 
 FROM python:3.11-slim AS build
 ARG DEVICE=cpu
@@ -17,7 +18,9 @@ RUN case "$DEVICE" in \
     esac \
     && /opt/tuner/bin/pip install -c constraints.txt --index-url "$index" torch
 COPY . .
-RUN /opt/tuner/bin/pip install -c constraints.txt '.[postgres,server,cmaes]'
+# What docker-compose.yml needs: PostgreSQL's driver, MLflow's server with users, and the sampler cmaes.
+ARG EXTRAS=postgres,server,cmaes
+RUN /opt/tuner/bin/pip install -c constraints.txt ".[${EXTRAS}]"
 
 FROM python:3.11-slim
 RUN useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin tuner \

@@ -27,7 +27,8 @@ bench:    ## the benchmarks, a minute each
 	for script in benchmarks/*.py; do $(BIN)/python $$script --quick; done
 
 SECRETS ?= secrets
-PASSWORDS = postgres_superuser postgres_tuner postgres_mlflow mlflow_password mlflow_session_key
+PASSWORDS = postgres_superuser postgres_tuner postgres_mlflow mlflow_password mlflow_worker_password \
+  mlflow_session_key
 
 # The folder keeps others out; the files must be readable by the containers' users, who are none of this machine.
 secrets:  ## random passwords for docker-compose.yml, where there are none yet

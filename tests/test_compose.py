@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ from typing import Any
 import mlflow
 import pytest
 from compose_file import ROOT, dockerfile, entrypoint, image_environment, interpolate, read_compose
+from mlflow.exceptions import MlflowException
 from own_postgres import OwnPostgres, free_port
 
 from tuner.errors import TrackingRefused, TrackingUnavailable
@@ -34,6 +36,7 @@ COMPOSE = read_compose()
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 LASTING = [name for name, service in SERVICES.items() if service["restart"] != "no"]
 FILE = ROOT / "docker-compose.yml"
+EXTRAS = "postgres,server,cmaes"
 
 
 def seconds(text: str) -> int:
@@ -157,14 +160,34 @@ def test_health_checks_leave_as_long_as_a_start_may_take() -> None:
     assert seconds(SERVICES["worker"]["stop_grace_period"]) > 10
 
 
+def test_the_image_s_extras_exist_and_compose_and_dockerfile_agree_on_them() -> None:
+    text = (ROOT / "Dockerfile").read_text("utf-8")
+    assert re.findall(r"^ARG EXTRAS=(\S+)$", text, re.MULTILINE) == [EXTRAS]
+    assert '".[${EXTRAS}]"' in text
+    services = ("init", "mlflow", "worker")
+    assert [SERVICES[name]["build"]["args"]["EXTRAS"] for name in services] == [EXTRAS] * 3
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    for line in text.splitlines():  # the comments' examples, too
+        for named in re.findall(r"EXTRAS=([\w,]+)", line):
+            assert set(named.split(",")) <= known.keys()
+    assert {"postgres", "server"} <= set(EXTRAS.split(","))
+
+
 def test_variables_are_put_in_as_compose_does_it() -> None:
     assert interpolate("${A:-x}${B:-y}${C}$$d", {"A": "1", "B": ""}) == "1y$d"
-    given = read_compose(MLFLOW_PORT="8080", WORKERS="4", DEVICE="cuda", TUNER_CODE="/my/code", TUNER_SECRETS="/my/s")
+    given = read_compose(
+        MLFLOW_PORT="8080",
+        WORKERS="4",
+        DEVICE="cuda",
+        TUNER_CODE="/my/code",
+        TUNER_SECRETS="/my/s",
+        EXTRAS=EXTRAS + ",ray",
+    )
     assert given["services"]["mlflow"]["ports"] == ["127.0.0.1:8080:5000"]
     worker = given["services"]["worker"]
     assert worker["deploy"]["replicas"] == "4"
     assert worker["image"] == "tuner:cuda"
-    assert worker["build"]["args"] == {"DEVICE": "cuda"}
+    assert worker["build"]["args"] == {"DEVICE": "cuda", "EXTRAS": "postgres,server,cmaes,ray"}
     assert worker["volumes"][1]["source"] == "/my/code"
     assert given["secrets"]["postgres_tuner"]["file"] == "/my/s/postgres_tuner"
 
@@ -254,7 +277,15 @@ class Stack:
 
     def get(self, path: str, user: str = "", host: str = "") -> int:
         """The status of an answer of MLflow's."""
-        request = urllib.request.Request(f"{self.url}{path}")  # noqa: S310 - http
+        return self._status(urllib.request.Request(f"{self.url}{path}"), user, host)  # noqa: S310 - http
+
+    def send(self, method: str, path: str, user: str, document: Mapping[str, Any]) -> int:
+        """The status of the answer to a document."""
+        content, kind = json.dumps(document).encode(), {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.url}{path}", content, kind, method=method)  # noqa: S310 - http
+        return self._status(request, user)
+
+    def _status(self, request: urllib.request.Request, user: str, host: str = "") -> int:
         if user:
             request.add_header("Authorization", f"Basic {base64.b64encode(user.encode()).decode()}")
         if host:
@@ -294,7 +325,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         assert [process.returncode for process in both] == [0, 0], said
         again = stack.run("init")
         assert again.returncode == 0, again.stdout
-        assert again.stdout.count(" is ready.") == 2
+        assert again.stdout.count(" is ready.") == 3
         yield stack
     finally:
         stack.close()
@@ -334,6 +365,41 @@ def test_mlflow_lets_in_who_knows_the_password_and_calls_it_by_a_known_name(
     assert stack.get(experiments, right, host="mlflow:5000") == 200
     assert stack.get(experiments, right, host="evil.example") == 403
     assert stack.get("/health") == 200
+
+
+def test_workers_may_write_what_is_theirs_at_mlflow_and_nothing_else(
+    stack: Stack, server: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The code of a study runs as a worker; it must not change users, or what others have made."""
+    worker = SERVICES["worker"]["environment"]["MLFLOW_TRACKING_USERNAME"]
+    client = mlflow.MlflowClient(stack.url)
+
+    def log_in(name: str, secret: str) -> None:
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", name)
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", stack.secret(secret))
+
+    log_in("tuner", "mlflow_password")
+    theirs = client.create_experiment("somebody-else-s")
+    log_in(worker, "mlflow_worker_password")
+    assert client.get_experiment(theirs).name == "somebody-else-s", "it may read"
+    with pytest.raises(MlflowException, match="403"):
+        client.create_run(theirs)
+    with pytest.raises(MlflowException, match="403"):
+        client.delete_experiment(theirs)
+    users, me = "/api/2.0/mlflow/users", f"{worker}:{stack.secret('mlflow_worker_password')}"
+    mine = {"username": "another", "password": "a-password-of-mine"}
+    assert stack.send("POST", f"{users}/create", me, mine) == 403
+    assert stack.send("PATCH", f"{users}/update-password", me, {**mine, "username": "tuner"}) == 403
+    assert stack.send("PATCH", f"{users}/update-admin", me, {"username": worker, "is_admin": True}) == 403
+    own = client.create_run(client.create_experiment("own"))
+    client.delete_run(own.info.run_id)
+
+
+def test_init_never_takes_the_administrator_s_account_for_the_workers(stack: Stack) -> None:
+    environment = {**stack.environment("init"), "MLFLOW_TRACKING_USERNAME": "tuner"}
+    done = subprocess.run(stack.command("init"), env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "must be an account for workers, but tuner is an administrator" in done.stderr
 
 
 def test_a_wrong_password_for_mlflow_is_an_outage_after_which_nothing_is_lost(

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+import signal
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,18 +17,25 @@ import mlflow
 import optuna
 import pytest
 from mlflow.entities import Run
+from mlflow.exceptions import BAD_REQUEST, MlflowException
+from mlflow_server import MlflowServer
 
+from tuner.engine import local
 from tuner.engine.local import _finish
-from tuner.errors import TrackingUnavailable
+from tuner.errors import TrackingDoubtful, TrackingUnavailable
 from tuner.home import Home
-from tuner.service.courier import Courier, Route
+from tuner.search import create_optuna_tables
+from tuner.service.courier import MOST_DOUBTS, Courier, Route
+from tuner.service.couriers import Couriers
 from tuner.service.entry import enter, open_storage, spec_of
 from tuner.spec import read_study
-from tuner.storage import OptunaTables, Store, StudyRow
+from tuner.storage import COMPLETE, STOPPED, Database, OptunaTables, Store, StudyRow, initialise
 from tuner.tracking import MLflowTracker
 from tuner.tracking.local_store import create_local_store
 from tuner.trial import Report, TrialResult, TrialState
 
+PATIENCE = 240.0  # seconds that only a broken test takes
+FIRST = "NEW.run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'tuner.trial' AND value = '0')"
 PARAMS = {"model.learning_rate": 0.1, "data.batch_size": 64}
 
 
@@ -43,6 +54,15 @@ def store(home: Home, study: dict[str, Any], empty: Path) -> Iterator[Store]:
     with open_storage(home, create=True) as opened:
         enter(opened, read_study(study))
         yield opened
+
+
+@pytest.fixture
+def place(url: str, home: Home) -> Home:
+    """A home whose storage is on either database, with its tables."""
+    database = Database(url, create=True)
+    initialise(database, create_optuna_tables)
+    database.close()
+    return replace(home, storage=url)
 
 
 def route(store: Store, home: Home) -> tuple[Route, StudyRow]:
@@ -330,6 +350,73 @@ def test_a_round_of_a_slow_mlflow_ends_while_the_courier_s_lease_lasts(
     assert store.count_untracked(row.id) == 0
 
 
+# A database of MLflow's that raises what is no OperationalError, which MLflow tells as BAD_REQUEST
+
+
+def refusing(home: Home, trigger: str) -> None:
+    """Change a trigger in MLflow's database."""
+    with closing(sqlite3.connect(home.folder / "mlflow.db", isolation_level=None)) as connection:
+        connection.execute(trigger)
+
+
+def test_what_mlflow_s_database_does_not_take_is_sent_again(store: Store, home: Home) -> None:
+    courier, row = route(store, home)
+    complete(store, row.id, 0.5)
+    refusing(home, f"CREATE TRIGGER no BEFORE UPDATE ON runs WHEN {FIRST} BEGIN SELECT RAISE(ABORT, 'not now'); END")
+    complete(store, row.id, 0.25)
+    for _ in range(MOST_DOUBTS - 1):
+        with pytest.raises(TrackingDoubtful, match="does not take this now"):
+            courier.go(last=False)
+    assert store.count_untracked(row.id) == 1, "the other one is there"
+    assert progress(home) == [1, 2], "and so is all else"
+    assert "trial 0 at" in parent(home).data.tags["tuner.not_taken"]
+    refusing(home, "DROP TRIGGER no")
+    courier.go(last=False)
+    courier.close()
+    assert store.count_untracked(row.id) == 0
+    assert {run.info.status for run in children(home)} == {"FINISHED"}
+    assert [sorted(steps(home, run)) for run in children(home)] == [[1, 2], [1, 2]]
+
+
+def test_what_mlflow_s_database_never_takes_keeps_nothing_else_from_it(
+    store: Store, home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    courier, row = route(store, home)
+    complete(store, row.id, 0.5)
+    refusing(home, f"CREATE TRIGGER no BEFORE UPDATE ON runs WHEN {FIRST} BEGIN SELECT RAISE(ABORT, 'never'); END")
+    for _ in range(MOST_DOUBTS - 1):
+        with pytest.raises(TrackingDoubtful):
+            courier.go(last=True)
+    courier.go(last=True)
+    courier.close()
+    assert "trial 0 is not in MLflow: " in caplog.text
+    assert store.count_untracked(row.id) == 0
+    assert parent(home).info.status == "KILLED", "the study's end is told"
+
+
+def test_a_trial_is_not_doubted_while_mlflow_takes_nothing(
+    store: Store, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    courier, row = route(store, home)
+    complete(store, row.id, 0.5)
+    courier.go(last=False)
+    complete(store, row.id, 0.25)
+
+    def busy(*_: Any, **__: Any) -> None:
+        raise MlflowException("QueuePool limit of size 5 overflow 10 reached", error_code=BAD_REQUEST)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mlflow.MlflowClient, "log_batch", busy)
+        for _ in range(MOST_DOUBTS + 1):
+            with pytest.raises(TrackingUnavailable, match="QueuePool"):
+                courier.go(last=False)
+    assert store.count_untracked(row.id) == 1
+    courier.go(last=True)
+    courier.close()
+    assert store.count_untracked(row.id) == 0
+    assert progress(home) == [1, 2]
+
+
 NOTE = "mlflow.note.content"
 
 
@@ -402,5 +489,63 @@ def test_it_is_said_that_only_the_end_is_missing(
         raise TrackingUnavailable("MLflow is gone.")
 
     monkeypatch.setattr("tuner.tracking.MLflowTracker.close", closed)
-    _finish(Courier("small", home).start(), store, row)
-    assert "how the study ended is not in MLflow yet (MLflow is gone.); tuner resume small sends it." in caplog.text
+    _finish(Courier("small", home).start(), Couriers(home), store, row)
+    assert "how the study ended is not in MLflow yet (MLflow is gone.); the next `tuner run`" in caplog.text
+
+
+def test_how_a_study_ended_is_told_by_whatever_has_a_courier_once_mlflow_is_back(
+    place: Home, tmp_path: Path, study: dict[str, Any]
+) -> None:
+    """MLflow is killed before it has heard of the end; the process that ran the study is gone when it is back."""
+    server = MlflowServer(tmp_path)
+    server.start()
+    away = replace(place, tracking=server.url)
+    with open_storage(away, create=True) as store:
+        try:
+            for name in ("first", "second", "other"):
+                enter(store, read_study({**study, "study": name}))
+            first, second, other = store.studies()
+            for row in (first, second):
+                complete(store, row.id, 0.5)
+                brought = Route(store, row, spec_of(row), away)
+                brought.go(last=False)
+                brought.close()
+            assert store.behind() == [], "they run"
+            server.signal(signal.SIGKILL)
+            for row in (first, second):
+                store.set_state(row.id, COMPLETE)
+                Courier(row.name, away).start().finish()
+            assert store.behind() == ["first", "second"]
+            server.start()
+            assert status(away, "first") == status(away, "second") == "RUNNING"
+
+            couriers = Couriers(away)  # of a service that begins now, and may end before it has looked twice
+            assert couriers.settle(store, PATIENCE) == []
+            assert store.behind() == []
+            assert status(away, "first") == status(away, "second") == "FINISHED"
+            assert couriers.settle(store, PATIENCE) == [], "nothing is left to do"
+
+            store.set_state(second.id, STOPPED)  # as after `tuner resume` and Ctrl-C
+            assert store.behind() == ["second"]
+            courier, others = local._couriers("other", away)  # `tuner run` of another study
+            until(lambda: store.behind() == [])
+            _finish(courier, others, store, other)
+            assert status(away, "second") == "KILLED"
+        finally:
+            server.close()
+
+
+def status(home: Home, study: str) -> str:
+    """How MLflow believes that a study stands."""
+    client = mlflow.MlflowClient(home.tracking)
+    experiment = client.get_experiment_by_name(study)
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id], "tags.`tuner.kind` = 'study'")
+    return str(run.info.status)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.05)

@@ -207,6 +207,14 @@ def until(condition: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
     return found
 
 
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait for what happens although the command has ended."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, Path("said").read_text()
+        time.sleep(0.1)
+
+
 def submitted(store: Store, document: dict[str, Any]) -> int:
     row = enter(store, read_study(document))
     store.submit(row.id, None)
@@ -278,8 +286,10 @@ def test_a_stop_gives_the_trials_back_and_run_ends_the_study(
     assert {Path(worker.folder) for worker in store.workers()}.isdisjoint({Path.cwd(), Path("code").resolve()})
     service.terminate()
     assert service.wait(PATIENCE) == 0, Path("said").read_text()
-    assert {trial.state for trial in store.trials(study)} == {TrialState.WAITING}
-    assert working(store) == {}, "they have signed out"
+    # One that this machine was too busy to let end in time has lost its actor, and gives its trial back by itself.
+    eventually(lambda: {trial.state for trial in store.trials(study)} == {TrialState.WAITING})
+    assert {trial.attempt for trial in store.trials(study)} == {0}, "a stop counts against no trial"
+    eventually(lambda: working(store) == {})
 
     Path("code/paced.py").rename("paced.py")
     other = {**paced, "study": "run", "search": {**paced["search"], "trials": 1}}

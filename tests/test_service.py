@@ -17,7 +17,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mlflow
@@ -562,6 +564,31 @@ def test_an_error_that_nobody_expects_gives_the_trials_back_and_ends_a_worker_at
     assert [(trial.state.value, trial.attempt) for trial in proposals(store, "s")] == [("waiting", 0)]
 
 
+def test_a_study_that_is_deleted_between_a_turn_and_its_work_is_no_worker_s_fault(
+    place: Home,
+    store: Store,
+    opened: Opened,
+    study: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    submitted(store, study, "deleted", priority=1)
+    submitted(store, study, "stays", trials=2)
+    shift = a_shift(place)
+    turn = shift._store.turn
+
+    def turn_and_delete(*arguments: Any) -> Any:
+        queued = turn(*arguments)
+        if queued is not None and queued.name == "deleted":
+            store.remove(queued.id)
+        return queued
+
+    monkeypatch.setattr(shift._store, "turn", turn_and_delete)
+    shift.run()
+    assert store.study("stays").state == "complete"
+    assert "nobody expected" not in caplog.text
+
+
 # Workers that die or fall silent
 
 
@@ -633,6 +660,89 @@ def test_a_storage_that_is_away_for_a_while_costs_nothing_but_time(
     assert [trial.state.value for trial in proposals(store, "s")] == ["complete"] * 3
     assert {len(trial.values) for trial in proposals(store, "s")} == {2}
     assert next(away, None) is None, "it was away"
+
+
+def away_twice(monkeypatch: pytest.MonkeyPatch, asked: Any, call: str, *, written: bool) -> Iterator[bool]:
+    """Let the first two answers to a call be lost, the question too unless it was written; what is left of the two."""
+    answers, away = getattr(asked, call), iter([True, True])
+
+    def ask(*arguments: Any, **more: Any) -> Any:
+        gone = next(away, False)
+        answer = None if gone and not written else answers(*arguments, **more)
+        if gone:
+            raise StorageUnavailable("the storage does not answer: it is being restarted.")
+        return answer
+
+    monkeypatch.setattr(asked, call, ask)
+    return away
+
+
+@pytest.mark.parametrize("call", ["give_back", "set_back", "withdraw"])
+@pytest.mark.parametrize("written", [False, True])
+def test_a_trial_is_returned_as_soon_as_the_storage_is_back(
+    place: Home,
+    store: Store,
+    opened: Opened,
+    study: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+    written: bool,
+) -> None:
+    """Not when its lease has run out, which would count against it."""
+    monkeypatch.setattr("tuner.study.SHORTEST_WAIT_SECONDS", 0.01)
+    if call == "withdraw":  # another worker has taken the last value of two while this one was opening its trial
+        study["space"] = {"model.norm": {"choice": {"values": ["none", "batch"], "default": "none"}, "priority": 1}}
+        seen = iter([False] * 3)
+        monkeypatch.setattr(Work, "_exhausted", lambda _: next(seen, True))
+    row = submitted(store, study, "s", trials=3)
+    shift = a_shift(place)
+    shift.health = Health("m1", "cpu", [], {})
+    away = away_twice(monkeypatch, shift._store, call, written=written)
+    troubles = {"give_back": RuntimeError("nobody expects this"), "set_back": failed(Fault.DISK)}
+    trouble = iter([troubles[call]] if call in troubles else [])
+
+    def told(job: Job) -> TrialResult | None:
+        match next(trouble, None):
+            case Exception() as error:
+                raise error
+            case result:
+                return result
+
+    opened.told = told
+    shift.run()
+    assert next(away, None) is None, "it was away"
+    found = store.trials(row.id)
+    assert [trial.state.value for trial in found] == ["complete"] * (2 if call == "withdraw" else 3)
+    assert {trial.attempt for trial in found} == {1}
+    assert store.study("s").state == "complete"
+
+
+def test_an_outage_is_as_long_as_it_is_however_many_questions_it_leaves_open(
+    embedded: Home, store: Store, opened: Opened, study: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that has waited for an hour to write a result does not wait for another to give the trial back."""
+    monkeypatch.setattr("tuner.study.SHORTEST_WAIT_SECONDS", 1.0)
+    monkeypatch.setattr("tuner.study.LONGEST_WAIT_SECONDS", 1.0)
+    submitted(store, study, "s", trials=1)
+    work, clock = (
+        opened(Worker(store, embedded, "a", lambda: False, lambda _: None, nullcontext), store.study("s")),
+        0.0,
+    )
+
+    def pause(seconds: float) -> None:
+        nonlocal clock
+        clock += seconds
+
+    def gone(*_: Any) -> None:
+        raise StorageUnavailable("the storage does not answer.")
+
+    work.pause, work.outage_seconds = pause, 60.0
+    monkeypatch.setattr("tuner.study.time", SimpleNamespace(monotonic=lambda: clock, perf_counter=time.perf_counter))
+    monkeypatch.setattr(store, "finish", gone)
+    monkeypatch.setattr(store, "give_back", gone)
+    with pytest.raises(StorageUnavailable):
+        work.run()
+    assert clock == 60.0
 
 
 def test_a_heartbeat_leaves_the_random_numbers_of_the_training_alone(store: Store) -> None:

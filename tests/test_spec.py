@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -396,6 +398,30 @@ def test_an_override_may_set_arguments_where_there_were_none(study: dict[str, An
 def test_an_override_reaches_a_class_that_the_file_names_in_one_word(study: dict[str, Any]) -> None:
     spec = overridden(study | {"model": "tuner.models.MLP"}, "model.norm=layer")
     assert spec.model.model_dump()["init_args"] == {"norm": "layer"}
+
+
+@pytest.mark.parametrize("path", ["model", "model.optimizer"])
+def test_an_override_by_another_class_does_not_drop_arguments_in_silence(study: dict[str, Any], path: str) -> None:
+    adam = {"class_path": "torch.optim.Adam", "init_args": {"eps": 1e-6}}
+    study["model"] = {"class_path": "tuner.models.MLP", "init_args": {"depth": 1, "optimizer": adam}}
+    with pytest.raises(SpecError) as refused:
+        overridden(study, f"{path}=some.Other")
+    (problem,) = refused.value.problems
+    assert problem.path == f"--set {path}"
+    assert ("depth, optimizer" if path == "model" else "eps") in problem.message
+    told = shlex.split(problem.message.partition("Keep")[2])
+    keep, drop = (text for before, text in pairwise(told) if before == "--set")
+    kept, dropped = overridden(study, keep), overridden(study, drop)
+    whole = {"class_path": "some.Other", "init_args": {"depth": 1, "optimizer": adam}}
+    nested = {**study["model"], "init_args": {"depth": 1, "optimizer": {**adam, "class_path": "some.Other"}}}
+    bare = {**study["model"], "init_args": {"depth": 1, "optimizer": {"class_path": "some.Other"}}}
+    assert kept.base_config["model"] == (whole if path == "model" else nested)
+    assert dropped.base_config["model"] == ({"class_path": "some.Other"} if path == "model" else bare)
+
+
+def test_an_override_by_the_same_class_changes_nothing(study: dict[str, Any]) -> None:
+    named = study["model"]["class_path"]
+    assert overridden(study, f"model={named}").base_config == overridden(study).base_config
 
 
 def test_the_last_of_two_overrides_wins(study: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ TunerError                    exit code 1 unless a subclass says otherwise
 ├── SpecError                 the study file is wrong; nothing has run               (exit 2)
 ├── StudyChanged              the file differs from the study stored under its name  (exit 2)
 ├── StudyNotFound             no such study, file or example                         (exit 2)
+├── StudyInUse                somebody works on the study that is to be deleted      (exit 2)
 ├── TrialFailed               this trial only; the study goes on
 │   ├── TrialDiverged         the objective is NaN or infinite
 │   ├── TrialOutOfMemory      the device or the host ran out of memory
@@ -21,7 +22,8 @@ TunerError                    exit code 1 unless a subclass says otherwise
 ├── TestSplitUsed             the test split has been used for another configuration of the study   (exit 2)
 ├── StorageUnavailable        the study's database does not answer
 └── TrackingUnavailable       MLflow does not answer; training goes on, the data waits
-    └── TrackingRefused       MLflow does not take this, and never will; the rest goes on
+    ├── TrackingRefused       MLflow does not take this, and never will; the rest goes on
+    └── TrackingDoubtful      the same, unless it is MLflow's database that is in trouble: it says so in the same words
 """
 
 from __future__ import annotations
@@ -74,6 +76,12 @@ class StudyChanged(TunerError):
 
 class StudyNotFound(TunerError):
     """There is no study, file or shipped example of this name."""
+
+    exit_code = 2
+
+
+class StudyInUse(TunerError):
+    """Somebody works on the study that is to be deleted; nothing was."""
 
     exit_code = 2
 
@@ -173,6 +181,10 @@ class TrackingUnavailable(TunerError):
 
 class TrackingRefused(TrackingUnavailable):
     """MLflow answers that it does not take this, and never will."""
+
+
+class TrackingDoubtful(TrackingUnavailable):
+    """MLflow answers as if it did not take this; but so it does for many a trouble of its database, which may pass."""
 
 
 def _listing(source: str, problems: Sequence[Problem], told: int) -> str:

@@ -129,6 +129,7 @@ class Work:
     failures: int = 0
     looked: float = 0.0
     _look_seconds: float = 0.0
+    _away_since: float | None = None
     _others: set[int] = field(default_factory=set)
     _leaders: list[Trial] = field(default_factory=list)
     _held: dict[int, Held] = field(default_factory=dict)
@@ -151,7 +152,7 @@ class Work:
         trained = False
         while not (trained and self.elsewhere()) and (leases := self._next()):
             trained = True
-            with self._unfinished_go_back(), ExitStack() as holding:
+            with ExitStack() as holding, self._unfinished_go_back():
                 try:
                     jobs = self._taken(leases, holding)
                     for job, result in self.training.train(jobs, self._judge, partial(self._more, holding)):
@@ -198,19 +199,24 @@ class Work:
         """Ask the storage, and ask again while it is away; `ask` is told whether it has been asked before.
 
         Raises:
-            StorageUnavailable: it was away for too long, or somebody asked to stop meanwhile.
+            StorageUnavailable: it was away for too long, over this question and those before it that it did not answer,
+                or somebody asked to stop meanwhile.
         """
-        wait, until = SHORTEST_WAIT_SECONDS, time.monotonic() + self.outage_seconds
-        again = False
+        wait, again = SHORTEST_WAIT_SECONDS, False
         while True:
             try:
-                return ask(again)
+                answer = ask(again)
             except StorageUnavailable as error:
-                if self.stopped() or time.monotonic() + wait > until:
+                if self._away_since is None:
+                    self._away_since = time.monotonic()
+                if self.stopped() or time.monotonic() + wait > self._away_since + self.outage_seconds:
                     raise
                 log.warning("%s Trying again in %.1f s.", error, wait)
                 self.pause(wait)
                 wait, again = min(2 * wait, LONGEST_WAIT_SECONDS), True
+            else:
+                self._away_since = None
+                return answer
 
     def _claim(self, *, only_new: bool = False) -> Lease | None:
         open_new = not self._late(searching=True) and not self._exhausted()
@@ -234,9 +240,13 @@ class Work:
             returned = list(self._held.values())
             self._held.clear()
             for held in returned:
-                self.store.give_back(held.lease)  # one that another worker has now stays with him
+                self._give_back(held.lease)
         if returned:
             self._look_around()  # the search forgets what they have reported
+
+    def _give_back(self, lease: Lease) -> None:
+        """Return a trial to the queue; one that another worker has now stays with him."""
+        self._insisting(lambda _: self.store.give_back(lease))
 
     def _taken(self, leases: Sequence[Lease], holding: ExitStack, like: Trial | None = None) -> list[Job]:
         """Hold leases, and make jobs of their trials: propose values for those that have none."""
@@ -281,14 +291,17 @@ class Work:
         for lease, params in zip(leases, together, strict=True):
             found = self._found(lease, params)
             if found is None:
+                self._withdraw(lease)
                 del self._held[lease.trial.number]
-                self.store.withdraw(lease)
             else:
                 held = self._held[lease.trial.number]
                 held.trial = held.trial.with_params(found)
         for lease in leases:
             if lease.trial.number in self._held:
                 self._held[lease.trial.number].ask_seconds = (time.perf_counter() - asked) / len(leases)
+
+    def _withdraw(self, lease: Lease) -> None:
+        self._insisting(lambda _: self.store.withdraw(lease))
 
     def _found(self, lease: Lease, params: dict[str, Any] | None) -> dict[str, Any] | None:
         """Values for a trial that no other running one has: these, or others; None if all have been tried."""
@@ -399,8 +412,8 @@ class Work:
         """
         if self.condition is None:
             return False
-        place = self.condition.blame(result)
-        if not self.store.set_back(held.lease, place, result.reason or "no reason was told"):
+        place, reason = self.condition.blame(result), result.reason or "no reason was told"
+        if not self._insisting(lambda _: self.store.set_back(held.lease, place, reason)):
             return False
         del self._held[held.trial.number]
         self._look_around()  # the search forgets what it has reported

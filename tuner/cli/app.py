@@ -438,6 +438,46 @@ def pause(name: StudyName) -> None:
 
 
 @app.command()
+def delete(
+    name: StudyName,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    keep_mlflow: Annotated[bool, typer.Option("--keep-mlflow", help="Leave its runs in MLflow as they are.")] = False,
+) -> None:
+    """Delete a study: its trials, Optuna's copy of them, its weights and its logs.
+
+    Its runs in MLflow are marked as deleted, so they can be restored there until `mlflow gc` is run; registered models
+    stay. A study that is being worked on must be stopped first. Nothing is deleted while MLflow does not answer.
+    """
+    from tuner.service.deletion import delete as delete_study
+    from tuner.service.entry import open_storage
+
+    home = Home.from_environment()
+    with open_storage(home) as store:
+        row = store.study(name)
+        trials = sum(store.summary(row.id).states.values())
+        kept = "" if keep_mlflow else ", and mark its runs in MLflow as deleted"
+        question = f"Delete {name} ({row.state}) with its {trials} trials, weights and logs{kept}? [y/N] "
+        if not (yes or _agreed(question)):
+            typer.echo("Nothing was deleted.", err=True)
+            raise typer.Exit(1)
+        delete_study(store, home, name, keep_mlflow=keep_mlflow)
+    typer.echo(f"{name} is deleted.", err=True)
+
+
+def _agreed(question: str) -> bool:
+    """Ask on the terminal.
+
+    Raises:
+        BadParameter: nobody can answer.
+    """
+    typer.echo(question, nl=False, err=True)
+    answer = sys.stdin.readline()
+    if not answer:
+        raise typer.BadParameter("is needed where nobody can answer.", param_hint="--yes")
+    return answer.strip().lower() in ("y", "yes")
+
+
+@app.command()
 def space(name: Annotated[str, typer.Argument(help="A documented space or a YAML file.", metavar="NAME|FILE")]) -> None:
     """Describe a search space: every parameter with its range, default, priority and reason."""
     from tuner.cli.tables import space_table
@@ -511,6 +551,7 @@ def init_db() -> None:
     """Create or migrate the schemas at TUNER_STORAGE; safe to run twice and at once.
 
     Where MLFLOW_BACKEND_STORE_URI names the database of an MLflow server, that one, too (as `mlflow db upgrade`).
+    Where MLFLOW_AUTH_CONFIG_PATH names its users, the account of MLFLOW_TRACKING_USERNAME is made there, for workers.
     """
     from tuner.home import shown
     from tuner.service.entry import open_storage
@@ -525,6 +566,13 @@ def init_db() -> None:
             with one_initialiser(store.database):
                 migrate_server_store(server_store)
             typer.echo(f"{shown(server_store)} is ready.")
+        account = os.environ.get("MLFLOW_TRACKING_USERNAME")
+        if account and "MLFLOW_AUTH_CONFIG_PATH" in os.environ:
+            from tuner.tracking.server_users import provide_account
+
+            with one_initialiser(store.database):
+                provide_account(account, os.environ.get("MLFLOW_TRACKING_PASSWORD", ""))
+            typer.echo(f"MLflow's account {account} is ready.")
 
 
 def _result(name: str, home: Home) -> StudyResult:

@@ -43,13 +43,16 @@ def _storage(home: Home) -> Finding:
         with open_storage(home) as store:
             studies = store.studies()
             waiting = sum(store.count_untracked(study.id) for study in studies)
+            behind = store.behind()
     except StudyNotFound:
         return Finding("storage", ok=True, text=f"{shown(home.storage)}: not there yet, the first run makes it")
     except TunerError as error:
         return Finding("storage", ok=False, text=f"{error} Check TUNER_STORAGE and that the database runs.")
     text = f"{shown(home.storage)}: {len(studies)} studies"
     if waiting:
-        text += f"; {waiting} trials wait to be sent to MLflow (tuner resume NAME sends them)"
+        text += f"; {waiting} trials wait to be sent to MLflow"
+    if behind:
+        text += f"; MLflow lacks the end of {', '.join(behind)} (the next tuner run or tuner worker sends it)"
     return Finding("storage", ok=True, text=text)
 
 

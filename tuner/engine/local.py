@@ -20,6 +20,7 @@ from tuner.engine.workers import WorkerProcess, Workers
 from tuner.errors import StudyStopped, TunerError
 from tuner.home import Home, silence_telemetry
 from tuner.service.courier import Courier
+from tuner.service.couriers import Couriers
 from tuner.service.identity import gone
 from tuner.service.result import StudyResult, result_of
 from tuner.spec import StudySpec
@@ -29,6 +30,8 @@ log = logging.getLogger("tuner")
 
 STOP_SECONDS = 10.0
 LOOK_SECONDS = 0.5
+OTHERS_SECONDS = 5.0
+"""How long MLflow gets, at the end of a run, for what it lacks of other studies."""
 MAX_RESTARTS = 3
 
 Watch = Callable[[Store, str], object]
@@ -90,7 +93,7 @@ def run_here(spec: StudySpec, store: Store, home: Home) -> StudyResult:
 
     stop = threading.Event()
     row = store.study(spec.study)
-    courier = Courier(spec.study, home).start()
+    courier, others = _couriers(spec.study, home)
     try:
         with on_interrupt(lambda *_: stop.set()):
             work_on(spec.study, home, stop)
@@ -98,7 +101,7 @@ def run_here(spec: StudySpec, store: Store, home: Home) -> StudyResult:
             _stopped(store, row)
             raise KeyboardInterrupt
     finally:
-        _finish(courier, store, row)
+        _finish(courier, others, store, row)
     return result_of(store, spec.study, home)
 
 
@@ -108,7 +111,7 @@ def run_crew(spec: StudySpec, store: Store, home: Home, crew: Workers, workers: 
     store.reclaim(row.id, gone)
     threads = threads_each(workers, cores_here())
     running: dict[int, WorkerProcess] = {}
-    courier = Courier(spec.study, home, ahead=cores_here() > workers).start()
+    courier, others = _couriers(spec.study, home, ahead=cores_here() > workers)
     try:
         with on_interrupt(_raise_interrupt):
             for index in range(workers):
@@ -125,7 +128,7 @@ def run_crew(spec: StudySpec, store: Store, home: Home, crew: Workers, workers: 
         with on_interrupt(lambda *_: _kill(running)):  # a second Ctrl-C waits for nobody, but still cleans up
             _stop(running)
             store.reclaim(row.id, gone)
-            _finish(courier, store, row)
+            _finish(courier, others, store, row)
             watch(store, spec.study)
     return result_of(store, spec.study, home)
 
@@ -136,14 +139,23 @@ def _stopped(store: Store, row: StudyRow) -> None:
         store.set_state(row.id, STOPPED)
 
 
-def _finish(courier: Courier, store: Store, row: StudyRow) -> None:
-    """End the courier, and say what it could not bring."""
+def _couriers(study: str, home: Home, *, ahead: bool = False) -> tuple[Courier, Couriers]:
+    """The courier of a study, at work; and those of studies that ended while MLflow was away, which it sets to work."""
+    others = Couriers(home)
+    courier = Courier(study, home, ahead=ahead, beside=lambda store: others.catch_up(store, [study]))
+    return courier.start(), others
+
+
+def _finish(courier: Courier, others: Couriers, store: Store, row: StudyRow) -> None:
+    """End the couriers, and say what the study's own could not bring."""
     courier.finish()
+    others.finish(OTHERS_SECONDS)
+    later = "the next `tuner run`, `tuner resume` or `tuner worker` sends"
     if waiting := store.count_untracked(row.id):
         reason = courier.problem or "another process brings them"
-        log.warning(f"{waiting} trials are not in MLflow yet ({reason}); tuner resume {row.name} sends them.")
+        log.warning(f"{waiting} trials are not in MLflow yet ({reason}); {later} them.")
     elif courier.problem:
-        log.warning(f"how the study ended is not in MLflow yet ({courier.problem}); tuner resume {row.name} sends it.")
+        log.warning(f"how the study ended is not in MLflow yet ({courier.problem}); {later} it.")
 
 
 def _watch(

@@ -26,7 +26,8 @@ from tuner.home import Home, silence_telemetry
 log = logging.getLogger("tuner")
 
 STOP_SECONDS = 5.5
-"""How long a worker gets to give its trials back: a little less than whoever told its actor waits for that."""
+"""How long a worker gets to give its trials back: a second less than whoever told its actor waits for that, so that a
+worker which had to be killed is known to be dead when its trials are returned."""
 LOST = 1
 """The exit code of a worker whose actor is gone for good."""
 

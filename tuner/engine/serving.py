@@ -27,7 +27,7 @@ log = logging.getLogger("tuner")
 
 LOOK_SECONDS = 0.5
 COURIERS_SECONDS = 2.0
-STOP_SECONDS = 6.0
+STOP_SECONDS = 6.5
 """How long workers get to give their trials back. With what follows it stays within ten seconds."""
 LAST_SECONDS = 1.5
 """How long MLflow gets at a stop; what it has not seen by then another service brings, or the next one here."""
@@ -202,7 +202,14 @@ class Service:
                 process.join()
         if living:
             self._reclaim(counts=False)  # they were told to stop: that they are gone says nothing of their trials
-        self._see_to_couriers()  # a study may have begun and ended since the last time
-        late = self._couriers.finish(LAST_SECONDS if self._stopping else DONE_SECONDS)
+        self._see_to_couriers()  # a study may have begun since the last time
+        late = self._last_to_mlflow(LAST_SECONDS if self._stopping else DONE_SECONDS)
         if late:
             self._say(f"MLflow has not seen everything of {', '.join(late)}; the next service brings it.")
+
+    def _last_to_mlflow(self, patience: float) -> list[str]:
+        try:
+            return self._couriers.settle(self._store, patience)
+        except StorageUnavailable as error:
+            log.warning("%s", error)
+            return []

@@ -1,6 +1,6 @@
 """The search: Optuna's samplers and pruners by name, and ours, asked for configurations and told results."""
 
-from tuner.search.copy import OptunaCopy, create_optuna_tables
+from tuner.search.copy import OptunaCopy, create_optuna_tables, delete_copy
 from tuner.search.priority import PrioritySampler, open_priorities
 from tuner.search.search import Search
 from tuner.search.search_space import SearchSpace, search_space
@@ -11,6 +11,7 @@ __all__ = [
     "Search",
     "SearchSpace",
     "create_optuna_tables",
+    "delete_copy",
     "open_priorities",
     "search_space",
 ]

@@ -33,6 +33,18 @@ def create_optuna_tables(url: str) -> None:
     RDBStorage(url).engine.dispose()
 
 
+def delete_copy(url: str, prepare: Prepare, name: str) -> None:
+    """Delete Optuna's study of this name, if there is one; arguments as for `OptunaCopy`."""
+    storage = RDBStorage(url, skip_table_creation=True)
+    try:
+        prepare(storage.engine)
+        if name in optuna.get_all_study_names(storage):
+            optuna.delete_study(study_name=name, storage=storage)
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
 class OptunaCopy:
     """Optuna's study of the same name, filled with our finished trials.
 

@@ -1,7 +1,7 @@
 """The courier brings what the storage knows to MLflow and to Optuna's tables, beside the training, never in its way.
 
 What has not been brought waits in the storage: a trial carries the revision that MLflow has seen. When MLflow is down,
-the courier tries again, less and less often, and the next one to run the study brings the rest.
+the courier tries again, less and less often, and the next process that has a courier brings the rest.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tuner.errors import StorageUnavailable, TrackingRefused, TrackingUnavailable
+from tuner.errors import StorageUnavailable, StudyNotFound, TrackingDoubtful, TrackingRefused, TrackingUnavailable
 from tuner.home import Home, shown
 from tuner.insight import prepare
 from tuner.report import StudyRecord, ended, note, study_page
@@ -25,7 +26,7 @@ from tuner.service.reporting import record_of
 from tuner.service.result import searching
 from tuner.space.yaml import write_yaml
 from tuner.spec import StudySpec
-from tuner.storage import COMPLETE, FAILED, Database, OptunaTables, Store, StudyRow, Untracked
+from tuner.storage import COMPLETE, ENDED, FAILED, RUN, Database, OptunaTables, Store, StudyRow, Untracked
 from tuner.trial import Trial, TrialState
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ NOTE_SECONDS, PAGE_SECONDS = 30.0, 600.0
 MOST_MEASURED = 1000
 """With more trials, the report in MLflow is without importance and diagnosis: measuring them takes minutes then, longer
 than a courier may be silent. `tuner report` takes the time."""
+MOST_DOUBTS = 5
+"""So often a trial is sent that MLflow does not take, while it takes everything else, before it is left out."""
 LONGEST_WAIT_SECONDS = 30.0  # well within the courier's lease, which each round renews
 LONGEST_ROUND_SECONDS = 20.0  # so is this, however slow MLflow is
 
@@ -59,6 +62,7 @@ class Courier:
         standby: seconds between two looks whether another courier of the study has gone.
         counts_time: whether its time is the study's; workers of the service count that themselves.
         ahead: whether a core is free, so that what the report takes is imported beside the training, not after it.
+        beside: called with the storage after each round, if MLflow has answered.
     """
 
     study: str
@@ -67,6 +71,7 @@ class Courier:
     standby: float = TICK_SECONDS
     counts_time: bool = True
     ahead: bool = False
+    beside: Callable[[Store], object] = lambda _: None
 
     def __post_init__(self) -> None:
         self.problem: str | None = None
@@ -120,6 +125,10 @@ class Courier:
                     self.problem, wait = None, self.tick
                     if self.ahead:
                         prepare()
+                    self.beside(store)
+            except StudyNotFound:  # it was deleted, and with it what could be brought
+                self.in_charge = False
+                break
             except Exception as error:  # noqa: BLE001 - whatever fails here must end neither tracking nor training
                 if self.problem is None:
                     log.warning("%s Training goes on; what is missing there waits and is sent later.", error)
@@ -154,6 +163,7 @@ class Route:
         self._optuna: OptunaCopy | None = None
         self._uncopied: dict[int, Trial] = {}  # of which Optuna's tables may lack the latest
         self._tracker: MLflowTracker | None = None
+        self._doubts: Counter[int] = Counter()  # by trial, how often MLflow would take everything else
         self._troubled = False  # whether an answer of MLflow's was lost, and with it perhaps a run that it has made
         self._told_progress: set[int] = set()
         self._told_facts = False
@@ -210,6 +220,7 @@ class Route:
             tracker = self._open()  # which may find that MLflow has lost what it had
             waiting = [item for item in self._store.untracked(self._row.id) if item.trial.number in self._trials]
         sent: dict[int, tuple[int, str | None]] = {}
+        doubtful: TrackingDoubtful | None = None
         until = math.inf if last else time.monotonic() + LONGEST_ROUND_SECONDS
         try:
             for item in waiting:
@@ -217,7 +228,10 @@ class Route:
                     break
                 try:
                     run = tracker.write(item.trial, item.reports, item.run_id, self._about(item.trial))
-                except TrackingRefused as error:
+                except (TrackingRefused, TrackingDoubtful) as error:
+                    if isinstance(error, TrackingDoubtful) and self._may_pass(item.trial.number, tracker, error):
+                        doubtful = error
+                        continue
                     log.warning("trial %d is not in MLflow: %s", item.trial.number, error)
                     run = item.run_id
                 sent[item.trial.number] = (item.trial.revision, run)
@@ -231,6 +245,19 @@ class Route:
             self._tell_how_it_stands(tracker)
         else:
             self._tell_how_it_goes(tracker)
+        if doubtful is not None:
+            raise doubtful
+
+    def _may_pass(self, number: int, tracker: MLflowTracker, error: TrackingDoubtful) -> bool:
+        """Whether a trial that MLflow did not take is to be sent again.
+
+        Raises:
+            TrackingUnavailable: MLflow takes nothing else, either: the trouble is its own.
+        """
+        # The time makes it another value, which MLflow must write.
+        tracker.tag({"tuner.not_taken": f"trial {number} at {time.time():.0f}: {error}"})
+        self._doubts[number] += 1
+        return self._doubts[number] < MOST_DOUBTS
 
     def _open(self) -> MLflowTracker:
         from tuner.tracking import MLflowTracker  # a second of imports, beside the training and not before it
@@ -245,22 +272,29 @@ class Route:
             "objective": f"{spec.goal.direction} {spec.goal.metric}",
             "seed_everything": spec.seed_everything,
         }
-        run = tracker.open(tags, params, row.tracked.get("run_id"), row.created_at)
+        if row.tracked.get(ENDED) is not None:  # before MLflow is told that the study runs
+            row = self._track(ended=None)
+        run = tracker.open(tags, params, row.tracked.get(RUN), row.created_at)
         changes = space_changes(row)
-        if row.tracked.get("run_id") != run or row.tracked.get("space_changes", 0) != len(changes):
+        if row.tracked.get(RUN) != run or row.tracked.get("space_changes", 0) != len(changes):
             tracker.attach(
                 {"study.yaml": write_yaml(spec.document()), "space.yaml": write_yaml(spec.searched.document())}
             )
             if changes:
                 tracker.tag({"tuner.space_changes": "\n".join(changes)})
-            self._store.set_tracked(row.id, {**row.tracked, "run_id": run, "space_changes": len(changes)})
-            self._row = self._store.study(row.name)
+            row = self._track(run_id=run, space_changes=len(changes))
         if missing := tracker.missing(self._store.tracked_runs(row.id)):
             log.warning("MLflow has lost %d trials that it had; they are sent again.", len(missing))
             self._store.mark_tracked(row.id, dict.fromkeys(missing, (NEVER, None)))
         self._told_progress, self._told_facts, self._told_open = set(), False, ""
         self._tracker = tracker
         return tracker
+
+    def _track(self, **known: Any) -> StudyRow:
+        """Remember more of the study in MLflow; returns its row."""
+        self._store.set_tracked(self._row.id, {**self._row.tracked, **known})
+        self._row = self._store.study(self._row.name)
+        return self._row
 
     def _tell_facts(self, tracker: MLflowTracker) -> None:
         """Tag the parent run with where the study runs, as soon as its first worker has said so."""
@@ -336,6 +370,7 @@ class Route:
             tracker.attach({"best.yaml": write_yaml(dict(best.outcome.config or {}))})
         tracker.close({COMPLETE: "FINISHED", FAILED: "FAILED"}.get(record.state, "KILLED"), tags, metrics)
         self._attach_page(tracker)
+        self._track(ended=record.state)
 
     def _attach_page(self, tracker: MLflowTracker) -> None:
         """Attach the report, and the description with what only the report's reading of all curves can tell."""

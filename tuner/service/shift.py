@@ -16,7 +16,15 @@ from typing import Any
 import lightning as L
 import torch
 
-from tuner.errors import LeaseLost, StorageUnavailable, StudyRefused, StudyStopped, TunerError, WorkerUnfit
+from tuner.errors import (
+    LeaseLost,
+    StorageUnavailable,
+    StudyNotFound,
+    StudyRefused,
+    StudyStopped,
+    TunerError,
+    WorkerUnfit,
+)
 from tuner.home import Home
 from tuner.service.desk import Worker, open_desk, seconds_left
 from tuner.service.entry import spec_of
@@ -148,6 +156,8 @@ class Shift:
             raise
         except StudyRefused as error:
             self._refuse(queued, str(error))
+        except StudyNotFound:
+            log.info("%s was deleted", queued.name)
         except StudyStopped as error:
             log.warning("%s is given up: %s", queued.name, error)
             self._store.set_state(queued.id, FAILED, str(error))

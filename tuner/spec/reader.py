@@ -152,11 +152,26 @@ def _override(document: dict[str, Any], path: str, value: Any) -> list[Problem]:
     try:
         if root == "space" and rest:
             _override_space(document, rest, value)
+        elif isinstance(value, str) and (stated := _class_with_arguments(document, path)):
+            return [] if stated["class_path"] == value else [_unclear(path, value, stated["init_args"])]
         else:
             place(document, path, value)
     except (AttributeError, TypeError, KeyError):
         return [Problem(f"--set {path}", "something on the way to it is not a mapping.")]
     return []
+
+
+def _class_with_arguments(document: Mapping[str, Any], path: str) -> dict[str, Any] | None:
+    """The class at a path, if the study gives it arguments, which another class's name alone would drop."""
+    stated = at_path(document, path)
+    described = isinstance(stated, dict) and "class_path" in stated and stated.get("init_args")
+    return stated if described else None
+
+
+def _unclear(path: str, value: str, arguments: Mapping[str, Any]) -> Problem:
+    keep, drop = f"--set {path}.class_path={value}", f"--set '{path}={{class_path: {value}}}'"
+    unclear = f"leaves open what becomes of the study's {', '.join(arguments)}."
+    return Problem(f"--set {path}", f"{unclear} Keep them with: {keep}   Drop them with: {drop}")
 
 
 def _override_space(document: dict[str, Any], path: str, value: Any) -> None:

@@ -3,6 +3,7 @@
 from tuner.storage.database import Database
 from tuner.storage.feed import Feed
 from tuner.storage.optuna_tables import OptunaTables
+from tuner.storage.outbox import ENDED, RUN
 from tuner.storage.roster import Queued
 from tuner.storage.rows import (
     COMPLETE,
@@ -24,10 +25,12 @@ from tuner.storage.store import Store
 
 __all__ = [
     "COMPLETE",
+    "ENDED",
     "FAILED",
     "INTERRUPTED",
     "PAUSED",
     "QUEUED",
+    "RUN",
     "RUNNING",
     "STOPPED",
     "Database",

@@ -9,9 +9,12 @@ import sqlalchemy as sa
 
 from tuner.storage.database import Database, now
 from tuner.storage.queue import LEASE_SECONDS
-from tuner.storage.rows import Untracked, to_trial
+from tuner.storage.rows import RUNNING, Untracked, to_trial
 from tuner.storage.tables import ReportTable, StudyTable, TrialTable
 from tuner.trial import TrialState
+
+RUN, ENDED = "run_id", "ended"
+"""What is kept of a study in MLflow, among others: its run, and the state in which that was told to have ended."""
 
 
 class Outbox:
@@ -22,7 +25,9 @@ class Outbox:
     def become_courier(self, study_id: int, owner: str, gone: Callable[[str], bool]) -> bool:
         """Become, or stay, the one who brings this study to MLflow; False while somebody else is."""
         with self.database.write() as session:
-            study = session.get_one(StudyTable, study_id, with_for_update=True)
+            study = session.get(StudyTable, study_id, with_for_update=True)
+            if study is None:
+                return False
             moment = session.execute(sa.select(now())).scalar_one()
             other = study.courier not in (None, owner)
             if other and study.courier_until > moment and not gone(study.courier or ""):
@@ -81,13 +86,22 @@ class Outbox:
         with self.database.read() as session:
             return session.execute(sa.select(sa.func.count()).where(_waiting(study_id))).scalar_one()
 
+    def behind(self) -> list[str]:
+        """The names of the studies that do not run any more, and of which MLflow lacks a trial, or how they ended."""
+        unheard = sa.exists().where(_waiting(StudyTable.id))
+        run, ended = (StudyTable.tracked[key].as_string() for key in (RUN, ENDED))
+        untold = sa.and_(run.is_not(None), sa.func.coalesce(ended, "") != StudyTable.state)
+        wanted = sa.and_(StudyTable.state != RUNNING, sa.or_(untold, unheard))
+        with self.database.read() as session:
+            return list(session.scalars(sa.select(StudyTable.name).where(wanted).order_by(StudyTable.id)))
+
     def set_tracked(self, study_id: int, tracked: Mapping[str, Any]) -> None:
         """Remember where MLflow keeps the study, and what has been sent of it."""
         with self.database.write() as session:
             session.execute(sa.update(StudyTable).where(StudyTable.id == study_id).values(tracked=dict(tracked)))
 
 
-def _waiting(study_id: int) -> sa.ColumnElement[bool]:
+def _waiting(study_id: int | sa.orm.InstrumentedAttribute[int]) -> sa.ColumnElement[bool]:
     """Whether MLflow is to be told of a trial.
 
     It takes no metric back, so not while the trial's owner has yet to say after which epoch it goes on.

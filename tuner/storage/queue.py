@@ -50,8 +50,8 @@ class Queue:
             only_new: whether waiting ones are left to others.
         """
         with self.database.write() as session:
-            study = session.get_one(StudyTable, study_id, with_for_update=True)
-            if study.state != RUNNING:
+            study = session.get(StudyTable, study_id, with_for_update=True)
+            if study is None or study.state != RUNNING:  # it may have been deleted
                 return None
             waiting = (
                 sa.select(TrialTable)
@@ -213,10 +213,13 @@ class Queue:
             )
 
     def give_back(self, lease: Lease) -> None:
-        """Return a trial to the queue: it goes on with the same values and the same seed, as far as it was kept."""
+        """Return a trial to the queue: it goes on with the same values and the same seed, as far as it was kept.
+
+        Said again, or of a trial that is no longer this owner's, it changes nothing.
+        """
         with self.database.write() as session:
-            trial = session.get_one(TrialTable, lease.trial_id, with_for_update=True)
-            if trial.token == lease.token and trial.state == TrialState.RUNNING:
+            trial = session.scalar(sa.select(TrialTable).where(_held(lease)).with_for_update())
+            if trial is not None:
                 self._requeue(session, trial, counts=False)
 
     def set_back(self, lease: Lease, place: str, reason: str) -> bool:
@@ -232,9 +235,9 @@ class Queue:
             others got through: then it is the trial that fails.
         """
         with self.database.write() as session:
-            trial = session.get_one(TrialTable, lease.trial_id, with_for_update=True)
-            if trial.token != lease.token or trial.state != TrialState.RUNNING:
-                return True  # somebody else has it now
+            trial = session.scalar(sa.select(TrialTable).where(_held(lease)).with_for_update())
+            if trial is None:
+                return True  # somebody else has it now, or the answer to an earlier call was lost
             known = dict(trial.setbacks or {})
             told = known.get(place, [])
             if known.keys() - {place} or len(told) >= MAX_SETBACKS:
@@ -351,8 +354,8 @@ class Queue:
             How many trials of the study wait or run now; None when the study is not to go on.
         """
         with self.database.write() as session:
-            study = session.get_one(StudyTable, study_id, with_for_update=True)
-            if study.state != RUNNING:
+            study = session.get(StudyTable, study_id, with_for_update=True)
+            if study is None or study.state != RUNNING:  # it may have been deleted
                 return None
             left = unfinished(session, study_id)
             if left.waiting or left.running:

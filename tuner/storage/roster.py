@@ -99,12 +99,11 @@ class Roster:
             return chosen
 
     def in_queue(self) -> list[str]:
-        """The names of the studies in the queue of which trials have begun, and of others with news for MLflow."""
+        """The names of the studies in the queue of which trials have begun."""
         begun = sa.exists().where(TrialTable.study_id == StudyTable.id, TrialTable.token > 0)
-        news = begun.where(TrialTable.params.is_not(None), TrialTable.revision != TrialTable.tracked_revision)
-        wanted = sa.or_(sa.and_(StudyTable.state == RUNNING, begun), news)
+        wanted = sa.and_(StudyTable.submitted_at.is_not(None), StudyTable.state == RUNNING, begun)
         with self.database.read() as session:
-            return list(session.scalars(sa.select(StudyTable.name).where(StudyTable.submitted_at.is_not(None), wanted)))
+            return list(session.scalars(sa.select(StudyTable.name).where(wanted)))
 
     # Workers
 

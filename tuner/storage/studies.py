@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,7 +24,7 @@ from tuner.storage.rows import (
     read_trials,
     unfinished,
 )
-from tuner.storage.tables import ReportTable, StudyTable, TrialTable
+from tuner.storage.tables import ReportTable, StudyTable, TrialTable, WorkerTable
 from tuner.trial import Report, Trial, TrialState
 
 
@@ -118,8 +118,8 @@ class Studies:
             believed: the document by which it is done: another one, with a larger budget, may be there by now.
         """
         with self.database.write() as session:
-            study = session.get_one(StudyTable, study_id, with_for_update=True)
-            if believed is not None and study.document != believed:
+            study = session.get(StudyTable, study_id, with_for_update=True)
+            if study is None or (believed is not None and study.document != believed):
                 return
             if unfinished(session, study_id) == Unfinished(0, 0):
                 session.execute(
@@ -186,6 +186,21 @@ class Studies:
                 )
             )
             return sorted({owner for owner in owners if owner})
+
+    def holders(self, study_id: int, gone: Callable[[str], bool]) -> list[str]:
+        """Who holds a trial of the study, and may still write about it."""
+        with self.database.read() as session:
+            held = sa.select(TrialTable.owner).where(
+                TrialTable.study_id == study_id, TrialTable.state == TrialState.RUNNING, TrialTable.lease_until >= now()
+            )
+            return sorted({owner for owner in session.scalars(held) if owner and not gone(owner)})
+
+    def remove(self, study_id: int) -> None:
+        """Delete a study with its trials and their reports; nobody may hold one of them."""
+        with self.database.write() as session:
+            # The workers' rows before the study's, as everywhere, so that none waits for another.
+            session.execute(sa.update(WorkerTable).where(WorkerTable.study_id == study_id).values(study_id=None))
+            session.execute(sa.delete(StudyTable).where(StudyTable.id == study_id))
 
     def summary(self, study_id: int) -> Summary:
         """Counts and costs."""

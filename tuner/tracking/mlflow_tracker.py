@@ -22,7 +22,7 @@ import mlflow
 from mlflow.entities import Metric, Param, RunStatus, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
-from tuner.errors import TrackingRefused, TrackingUnavailable
+from tuner.errors import TrackingDoubtful, TrackingRefused, TrackingUnavailable
 from tuner.home import shown
 from tuner.tracking.experiments import find_or_create_experiment
 from tuner.tracking.local_store import create_local_store
@@ -39,7 +39,10 @@ _STATUS = {
 _MAX_PARAM, _MAX_TAG, _BATCH = 6000, 8000, 1000
 PARENT, STUDY, UID = "mlflow.parentRunId", "tuner.study", "tuner.uid"
 NUMBER, TOKEN, STATE = "tuner.trial", "tuner.token", "tuner.state"
-_REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST")
+_REFUSED = ("INVALID_PARAMETER_VALUE", "MALFORMED_REQUEST")
+_DOUBTFUL = "BAD_REQUEST"
+"""What MLflow says of a wrong request, but also whenever its database raises anything but an OperationalError: a
+pool without a free connection, a replica that only reads, tables that are being migrated. Proxies say it, too."""
 
 
 class MLflowTracker:
@@ -184,6 +187,18 @@ class MLflowTracker:
             tags["tuner.seconds"] = ", ".join(f"{phase} {value:.3g}" for phase, value in seconds)
         return tags
 
+    def delete(self) -> None:
+        """Mark the study's runs as deleted, its trials' first; they can be restored until `mlflow gc` is run."""
+        with self._mapped():
+            found = self._client.get_experiment_by_name(self.study)
+            if found is None or found.lifecycle_stage == "deleted":
+                return
+            self._experiment = found.experiment_id
+            for run in list(self._children(ViewType.ACTIVE_ONLY)):
+                self._client.delete_run(run.info.run_id)
+            while parent := self._find_parent():
+                self._client.delete_run(parent)
+
     def results(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Validation metrics at the best epoch, as runs name them.
 
@@ -236,13 +251,13 @@ class MLflowTracker:
         runs = self._client.search_runs([self._experiment], mine, max_results=1)
         return runs[0].info.run_id if runs else None
 
-    def _children(self) -> Iterator[Any]:
+    def _children(self, which: int = ViewType.ALL) -> Iterator[Any]:
         token = None
         while True:
             page = self._client.search_runs(
                 [self._experiment],
                 f"tags.`{NUMBER}` != '' and tags.`{UID}` = '{self.uid}'",
-                ViewType.ALL,
+                which,
                 5000,
                 page_token=token,
             )
@@ -299,6 +314,8 @@ class MLflowTracker:
             reason = shown(str(error)).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
             if getattr(error, "error_code", None) in _REFUSED:
                 raise TrackingRefused(f"MLflow at {shown(self.uri)} refuses this: {reason}") from error
+            if getattr(error, "error_code", None) == _DOUBTFUL:
+                raise TrackingDoubtful(f"MLflow at {shown(self.uri)} does not take this now: {reason}") from error
             raise TrackingUnavailable(f"MLflow at {shown(self.uri)} does not answer: {reason}") from error
 
 

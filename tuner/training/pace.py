@@ -15,8 +15,9 @@ LONG_EPOCH_SECONDS = 5.0
 SHARE = 0.02
 """Of the training's time, this much at most is spent on snapshots."""
 
-GRACE_SECONDS = 5.0
-"""Who asks for a stop waits so long for an epoch's end; a worker must be gone within ten seconds."""
+GRACE_SECONDS = 4.0
+"""Who asks for a stop waits so long for an epoch's end; what is left until workers are killed is for the batch at hand,
+the snapshot and the storage."""
 
 
 class Pace:

@@ -70,7 +70,7 @@ class Validation:
                 self.hooks.call("on_validation_model_eval")
             else:
                 for module in modules.values():
-                    vars(module)["training"] = False
+                    module.__dict__["training"] = False
             for hook in ("on_validation_start", "on_validation_epoch_start"):
                 self.hooks.call(hook)
 
@@ -95,8 +95,8 @@ class Validation:
         else:
             for name, module in self.module.named_modules():
                 mode = self._modes.get(name, module.training)
-                if type(module).__setattr__ is nn.Module.__setattr__:
-                    vars(module)["training"] = mode
+                if _switches_plainly(module):
+                    module.__dict__["training"] = mode
                 else:
                     module.training = mode
 
@@ -136,7 +136,7 @@ class Validation:
 
 def _switches_plainly(module: nn.Module) -> bool:
     """Whether `eval` sets the flag and no more; torch sets it by way of all that a module may hold."""
-    kind = type(module)
+    kind: Any = type(module)
     return kind.eval is nn.Module.eval and kind.train is nn.Module.train and kind.__setattr__ is nn.Module.__setattr__
 
 
