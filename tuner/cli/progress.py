@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tuner.report.words import duration
+from tuner.report.words import counted, duration
 from tuner.trial import TrialState
 
 if TYPE_CHECKING:
@@ -151,11 +151,6 @@ def _pace(standing: Standing) -> str:
         return f"{pace}; confirming the leaders with new seeds ({counted(confirming, 'run')})"
     left = standing.seconds_left
     return pace if left is None else f"{pace}, about {duration(left)} left"
-
-
-def counted(count: int, noun: str) -> str:
-    """A number of things: `1 worker`, `2 workers`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def sparkline(values: list[float], width: int = 30) -> str:
