@@ -117,7 +117,7 @@ def _measured(
         trials: the trials that count.
         places: the rank of each trial, smaller is better.
     """
-    from tuner.insight import anova  # imports Optuna and scikit-learn, seconds that only a measurement is worth
+    from tuner.insight import anova  # imports scikit-learn, a second that only a measurement is worth
 
     configs: list[dict[str, Any]] = [dict(trial.params or {}) for trial in trials]
     reasons = {path: _unmeasurable(path, configs) for path in space.parameters}
