@@ -1015,11 +1015,12 @@ def test_optuna_s_tools_find_the_best_trial_of_the_copy(url: str, objective: Obj
 @pytest.mark.parametrize(
     ("priorities", "names", "trials", "told"),
     [
-        ({"a": 1, "b": 2}, "ab", 0, "priority 1 at 70% ±0.15, 2 at 35% ±0.11"),
-        ({"a": 1, "b": 7, "c": 9}, "abc", 30, "priority 1 at 80% ±0.50, 7 to 9 at 17% or less"),
-        ({"a": 5, "b": 8}, "ab", 0, "priority 5 at 14% ±0.07, 8 at 9%"),
-        ({"a": 1}, "az", 0, "priority 1 at 70% ±0.15, 4 at 18%"),
-        ({}, "z", 0, "each parameter at 18% ±0.07"),
+        ({"a": 1, "b": 2}, "ab", 0, "priority 1 in 70% of proposals, 2 in 35%"),
+        ({"a": 1, "b": 7, "c": 9}, "abc", 30, "priority 1 in 80% of proposals, 7 to 9 in 17% or less"),
+        ({"a": 1, "b": 2, "c": 3}, "abc", 500, "priority 1 to 3 in 80% of proposals"),
+        ({"a": 5, "b": 8}, "ab", 0, "priority 5 in 14% of proposals, 8 in 9%"),
+        ({"a": 1}, "az", 0, "priority 1 in 70% of proposals, 4 in 18%"),
+        ({}, "z", 0, "each parameter in 18% of proposals"),
     ],
 )
 def test_the_open_priorities_in_words(priorities: dict[str, int], names: str, trials: int, told: str) -> None:

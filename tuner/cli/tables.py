@@ -191,6 +191,8 @@ def _importance(space: dict[str, Any], objective: Objective, trials: Sequence[Tr
     parts += [Text(sentence) for sentence in found.sentences]
     kinds = ((found.complete, "complete"), (found.pruned, "pruned, with what would have become of them"))
     counts = [f"{count} {kind}" for count, kind in (*kinds, (found.infeasible, "infeasible, as the worst")) if count]
+    if found.left_out:
+        counts.append(f"left out: {found.left_out} that failed or lie outside the space as it is now")
     bias = "A search looks most where it expects the best, so this is the importance among the trials it made."
     parts.append(Text(f"from {found.trials} trials: {'; '.join(counts)}. {bias}", style="dim"))
     return parts

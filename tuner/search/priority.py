@@ -6,6 +6,7 @@ What it proposes is decided in `proposal.py`; here is what Optuna asks and knows
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from optuna.trial import FrozenTrial
 
 from tuner.search.cube import Cube
 from tuner.search.history import OUTSIDE, History
-from tuner.search.proposal import Observed, Proposer, opening, thinned, width
+from tuner.search.proposal import Observed, Proposer, opening, thinned
 from tuner.search.search_space import distribution
 from tuner.space import Space
 from tuner.space.grammar import Range
@@ -190,9 +191,9 @@ _WIDE_OPEN = 0.2
 
 
 def open_priorities(priorities: Mapping[str, int], names: Sequence[str], trials: int) -> str:
-    """In words, with which chance a proposal made after `trials` finished trials moves each priority, and how far.
+    """In words, with which chance a proposal made after `trials` finished trials moves each priority.
 
-    How far is the deviation of a draw, as a share of the range. What seldom moves is told in one.
+    What seldom moves is told in one.
 
     Args:
         priorities: the stated priority by parameter.
@@ -200,12 +201,17 @@ def open_priorities(priorities: Mapping[str, int], names: Sequence[str], trials:
         trials: finished trials.
     """
     if not any(name in priorities for name in names):
-        return f"each parameter at {float(opening(UNRANKED, trials)):.0%} ±{float(width(UNRANKED, trials)):.2f}"
+        return f"each parameter in {float(opening(UNRANKED, trials)):.0%} of proposals"
     ranks = sorted({max(1, priorities.get(name, UNRANKED)) for name in names})
     chances = {rank: float(opening(rank, trials)) for rank in ranks}
     opened = [rank for rank in ranks if chances[rank] >= _WIDE_OPEN or rank == ranks[0]]
-    told = [f"{rank} at {chances[rank]:.0%} ±{float(width(rank, trials)):.2f}" for rank in opened]
+    alike = groupby(opened, key=lambda rank: f"{chances[rank]:.0%}")
+    told = [f"{_from_to(list(group))} in {chance}" for chance, group in alike]
+    told[0] += " of proposals"
     if seldom := ranks[len(opened) :]:
-        several = f"{seldom[0]} to {seldom[-1]}" if len(seldom) > 1 else f"{seldom[0]}"
-        told.append(f"{several} at {chances[seldom[0]]:.0%}{' or less' * (len(seldom) > 1)}")
+        told.append(f"{_from_to(seldom)} in {chances[seldom[0]]:.0%}{' or less' * (len(seldom) > 1)}")
     return "priority " + ", ".join(told)
+
+
+def _from_to(ranks: Sequence[int]) -> str:
+    return f"{ranks[0]} to {ranks[-1]}" if len(ranks) > 1 else f"{ranks[0]}"
