@@ -284,6 +284,17 @@ def test_the_commands_refuse_what_does_not_go_together(done: tuple[Home, Ablatio
         assert CliRunner().invoke(cli.app, arguments).exit_code == 2, arguments
 
 
+def test_diagnose_says_how_to_run_the_next_study_and_how_to_see_what_it_brought(
+    done: tuple[Home, Ablation, str], tmp_path: Path
+) -> None:
+    file = tmp_path / "next.yaml"
+    said = CliRunner().invoke(cli.app, ["diagnose", "small", "--next", str(file)])
+    assert said.exit_code == 0, said.output
+    document, _ = read_yaml(file.read_text("utf-8"))
+    assert said.stdout.splitlines()[-2].endswith(f"Run it: tuner run {file}")
+    assert said.stdout.splitlines()[-1].endswith(f"tuner compare small {document['study']}")
+
+
 def test_diagnose_prints_one_json_object(done: tuple[Home, Ablation, str]) -> None:
     said = CliRunner().invoke(cli.app, ["diagnose", "small", "--json"])
     told = json.loads(said.stdout)

@@ -108,6 +108,8 @@ def test_list_and_show_tell_how_studies_stand(finished: tuple[Path, dict[str, An
     assert (now["workers"], now["failures"], now["seconds_left"]) == ({}, [], None)
     assert len(now["history"]) == printed["trials"]["complete"]
     assert now["history"][-1] == printed["best"]["value"]
+    leaders = {key: printed["best"][key] for key in ("trial", "value", "params")}
+    assert {key: now["leaders"][0][key] for key in leaders} == leaders
     page = run(folder, "show", "small").stdout
     assert "Leaders" in page
     assert "stated priorities: 1 learning_rate; 2 batch_size; 4 momentum" in page

@@ -462,6 +462,38 @@ def test_the_note_and_the_report_follow_a_study_that_runs_on(
     assert "report.html" in artifacts(home)
 
 
+def test_the_note_keeps_the_latest_diagnosis_and_says_of_how_many_trials_it_is(
+    store: Store, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tuner.service.courier.NOTE_SECONDS", 0.0)
+    courier, row = route(store, home)
+    complete(store, row.id, 0.5)
+    courier.go(last=False)
+    assert "Diagnosis" not in parent(home).data.tags[NOTE], "nothing has been measured yet"
+    with monkeypatch.context() as now:
+        now.setattr("tuner.service.courier.PAGE_SECONDS", 0.0)
+        courier.go(last=False)
+    measured = parent(home).data.tags[NOTE]
+    assert "**Diagnosis.** small " in measured
+    courier.go(last=False)
+    assert parent(home).data.tags[NOTE] == measured, "nothing has ended since"
+    complete(store, row.id, 0.25)
+    courier.go(last=False)
+    told = parent(home).data.tags[NOTE]
+    assert "## 0.25" in told
+    assert "**Diagnosis after 1 trial.** small " in told
+    with monkeypatch.context() as many:
+        many.setattr("tuner.service.courier.PAGE_SECONDS", 0.0)
+        many.setattr("tuner.service.courier.MOST_READ", 3)
+        courier.go(last=False)
+    assert "**Diagnosis after 1 trial.** small " in parent(home).data.tags[NOTE], "too much to read for another"
+    (page,) = home.artifacts.rglob("report.html")
+    assert "This is the diagnosis after 1 trial." in page.read_text("utf-8")
+    courier.go(last=True)
+    courier.close()
+    assert "**Diagnosis.** small " in parent(home).data.tags[NOTE]
+
+
 def test_a_report_that_cannot_be_drawn_keeps_nothing_else_from_mlflow(
     store: Store, home: Home, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -463,6 +463,15 @@ def test_the_next_study_narrows_around_the_best_ones() -> None:
     assert "the best 4 trials lie between" in text
 
 
+def test_best_ones_that_agree_are_said_to() -> None:
+    made = Made()
+    for i in range(16):
+        params = {"model.hidden_units": 16 if i < 4 else 4 if i % 2 else 64}
+        made.add(falling(2.0, 0.08 + 0.05 * i), falling(2.0, 0.05), params)
+    text, _ = written(made, spec({"model.hidden_units": UNITS}))
+    assert "the best 4 trials all have 16" in text
+
+
 def test_a_range_that_nobody_looked_around_in_is_not_narrowed() -> None:
     space = {"model.learning_rate": RATE, "model.hidden_units": UNITS}
     made = Made()

@@ -121,7 +121,7 @@ def test_bad_trials_count_as_bad_and_confirming_failed_and_running_ones_not_at_a
         Trial(62, good, 0, TrialState.RUNNING),
         Trial(63, None, 0),
     ]
-    assert importance(space, LOSS, [*trials, *others]) == importance(space, LOSS, trials)
+    assert importance(space, LOSS, [*trials, *others]) == replace(importance(space, LOSS, trials), left_out=1)
     pruned = [replace(t, state=TrialState.PRUNED, result=replace(t.outcome, state=TrialState.PRUNED)) for t in trials]
     infeasible = Trial(60, trials[0].params, 0, TrialState.PRUNED, result=bad)
     found = importance(space, LOSS, [*trials[:30], *pruned[30:], infeasible])
@@ -190,7 +190,8 @@ def test_trials_outside_a_space_that_was_narrowed_do_not_count() -> None:
     narrow = space_of({**SPACE, "data.batch_size": {"choice": [16, 32], "priority": 2}})
     inside = [t for t in trials if (t.params or {})["data.batch_size"] in (16, 32)]
     assert 10 <= len(inside) < 60
-    assert importance(narrow, LOSS, trials) == importance(narrow, LOSS, inside)
+    left_out = len(trials) - len(inside)
+    assert importance(narrow, LOSS, trials) == replace(importance(narrow, LOSS, inside), left_out=left_out)
 
 
 def test_too_few_trials_equal_values_and_too_many_ties_are_told() -> None:
@@ -327,3 +328,11 @@ def test_what_was_not_measured_is_a_dash_with_its_reason() -> None:
         line for line in shown(importance_table(importance(space, LOSS, trials))).splitlines() if "batch" in line
     )
     assert " ".join(row.split()) == "2 batch_size – – it was 64 in every trial"
+
+
+def test_the_page_says_how_many_trials_are_not_measured() -> None:
+    trials = study(space_of(SPACE), learning_rate_first)
+    assert "left out" not in page(trials)
+    lost = Trial(60, trials[0].params, 0, TrialState.FAILED, result=TrialResult(TrialState.FAILED, reason="KeyError"))
+    told = " ".join(page([*trials, lost]).split())
+    assert "from 60 trials: 60 complete; left out: 1 that failed or lie outside the space as it is now." in told

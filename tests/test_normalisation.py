@@ -16,12 +16,10 @@ from tuner.models import MLP, LeNet, MLPRegressor
 from tuner.models.layers.normalisation import (
     NORMS_1D,
     NORMS_2D,
-    NORMS_SEQUENCE,
     UNBIASED,
     groups_of,
     norm_1d,
     norm_2d,
-    norm_sequence,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -97,19 +95,11 @@ IMAGES: dict[str, Callable[[Tensor], Tensor]] = {  # (B, C, H, W)
     "instance": lambda x: standardised(x, 2, 3),
     "none": lambda x: x,
 }
-SEQUENCES: dict[str, Callable[[Tensor], Tensor]] = {  # (B, T, C)
-    "batch": lambda x: standardised(x, 0, 1),
-    "layer": lambda x: standardised(x, 2),
-    "group": lambda x: standardised(x.unflatten(2, (3, -1)), 3).flatten(2),
-    "instance": lambda x: standardised(x, 1),
-    "none": lambda x: x,
-}
 
 
 def test_every_normaliser_has_its_formula_here() -> None:
     assert VECTORS.keys() == NORMS_1D.keys()
     assert IMAGES.keys() == NORMS_2D.keys()
-    assert SEQUENCES.keys() == NORMS_SEQUENCE.keys()
 
 
 @pytest.mark.parametrize("name", VECTORS)
@@ -122,12 +112,6 @@ def test_a_normaliser_of_vectors_takes_its_statistics_over_the_documented_values
 def test_a_normaliser_of_images_takes_its_statistics_over_the_documented_values(name: str) -> None:
     x = scattered(4, 12, 5, 3)
     assert torch.allclose(norm_2d(name, 12, 3)(x), IMAGES[name](x), atol=1e-5)
-
-
-@pytest.mark.parametrize("name", SEQUENCES)
-def test_a_normaliser_of_sequences_takes_its_statistics_over_the_documented_values(name: str) -> None:
-    x = scattered(4, 5, 12)
-    assert torch.allclose(norm_sequence(name, 12, 3)(x), SEQUENCES[name](x), atol=1e-5)
 
 
 def test_group_normalisation_with_one_group_is_layer_normalisation_over_channels_and_positions() -> None:
@@ -198,9 +182,9 @@ def test_at_inference_batch_normalisation_uses_running_statistics() -> None:
     assert layer.eval()(torch.tensor([[6.0]])).item() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("build", [norm_1d, norm_2d, norm_sequence])
+@pytest.mark.parametrize("build", [norm_1d, norm_2d])
 def test_at_inference_batch_normalisation_does_not_look_at_the_other_samples(build: Callable[..., nn.Module]) -> None:
-    layer, x = build("batch", 6), scattered(*{norm_1d: (4, 6), norm_2d: (4, 6, 5, 3), norm_sequence: (4, 5, 6)}[build])
+    layer, x = build("batch", 6), scattered(*{norm_1d: (4, 6), norm_2d: (4, 6, 5, 3)}[build])
     assert not torch.allclose(layer(x)[:1], layer(torch.cat([x[:1], 9 + x[1:]]))[:1], atol=0.1)  # in training it does
     layer.eval()
     assert torch.equal(layer(x)[:1], layer(torch.cat([x[:1], 9 + x[1:]]))[:1])
@@ -227,20 +211,6 @@ def test_an_image_is_normalised_by_itself_alone_also_at_inference(name: str) -> 
 def test_layer_normalisation_of_a_vector_comes_out_by_hand() -> None:
     out = norm_1d("layer", 3)(torch.tensor([[1.0, 2.0, 3.0]]))
     assert out.flatten().tolist() == pytest.approx([-(1.5**0.5), 0.0, 1.5**0.5], abs=1e-4)
-
-
-@pytest.mark.parametrize(("name", "looks_ahead"), [("layer", False), ("group", False), ("batch", True)])
-def test_in_a_sequence_layer_and_group_never_look_ahead(name: str, looks_ahead: bool) -> None:
-    layer, x = norm_sequence(name, 12, 3), scattered(4, 5, 12)
-    later = x.clone()
-    later[:, 3:] += 7 * torch.randn(4, 2, 12)
-    assert torch.equal(layer(later)[:, :3], layer(x)[:, :3]) is not looks_ahead
-    assert not torch.equal(layer(later)[:, 3:], layer(x)[:, 3:])
-
-
-def test_a_normaliser_of_positions_takes_sequences_of_any_length() -> None:
-    layer, x = norm_sequence("group", 12, 3), scattered(4, 5, 12)
-    assert torch.allclose(layer(x[:, :2]), layer(x)[:, :2], atol=1e-6)
 
 
 # ---- in a network --------------------------------------------------------------------------------------------------

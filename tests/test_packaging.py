@@ -85,7 +85,6 @@ def test_no_library_is_known_outside_its_room() -> None:
         for file in (ROOT / "tuner").rglob("*.py"):
             inside = file.relative_to(ROOT / "tuner").parts[0]
             allowed = {room} | ({"cohort", "models", "data", "service", "cli", "best"} if package == "torch" else set())
-            allowed |= {"insight"} if package == "optuna" else set()  # its measures of importance
             text = file.read_text()
             if inside not in allowed:
                 assert f"\nimport {package}" not in text, file

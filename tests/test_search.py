@@ -1015,11 +1015,18 @@ def test_optuna_s_tools_find_the_best_trial_of_the_copy(url: str, objective: Obj
 @pytest.mark.parametrize(
     ("priorities", "names", "trials", "told"),
     [
-        ({"a": 1, "b": 2}, "ab", 0, "priority 1 at 70% ±0.20, 2 at 35% ±0.14"),
-        ({"a": 1, "b": 7, "c": 9}, "abc", 30, "priority 1 at 80% ±0.50, 7 to 9 at 17% or less"),
-        ({"a": 5, "b": 8}, "ab", 0, "priority 5 at 14% ±0.09, 8 at 9%"),
-        ({"a": 1}, "az", 0, "priority 1 at 70% ±0.20, 4 at 18%"),
-        ({}, "z", 0, "each parameter at 18% ±0.10"),
+        ({"a": 1, "b": 2}, "ab", 0, "priority 1 in 70% of proposals (±20% of the range), 2 in 35% (±14%)"),
+        (
+            {"a": 1, "b": 7, "c": 9},
+            "abc",
+            30,
+            "priority 1 in 80% of proposals (±50% of the range), 7 to 9 in 17% or less",
+        ),
+        ({"a": 1, "b": 2, "c": 3}, "abc", 500, "priority 1 to 3 in 80% of proposals (±50% of the range)"),
+        ({"a": 1, "b": 4}, "ab", 60, "priority 1 in 80% of proposals (±50% of the range), 4 in 42% (±45%)"),
+        ({"a": 5, "b": 8}, "ab", 0, "priority 5 in 14% of proposals (±9% of the range), 8 in 9%"),
+        ({"a": 1}, "az", 0, "priority 1 in 70% of proposals (±20% of the range), 4 in 18%"),
+        ({}, "z", 0, "each parameter in 18% of proposals (±10% of its range)"),
     ],
 )
 def test_the_open_priorities_in_words(priorities: dict[str, int], names: str, trials: int, told: str) -> None:

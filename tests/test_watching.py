@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from tuner.cli import app as commands
-from tuner.cli.progress import counted, panel
+from tuner.cli.progress import panel
+from tuner.report.words import counted
 from tuner.service.standing import Follower, so_far
 from tuner.spec import read_study
 from tuner.storage import STOPPED, Database, Lease, Store, initialise
@@ -107,7 +108,8 @@ def test_the_panel_has_all_of_it_on_eighty_columns(running: tuple[Store, int, li
         "small · running",
         "3 of 10",
         "2 complete, 1 failed, 2 running",
-        "val_loss 0.25  val_acc 0.9  trial 1  █▁",
+        "val_loss 0.25  val_acc 0.9  trial 1 ",
+        "so far  █▁",
         "2 workers: 1 on here, 1 on there",
         "epochs/s, about",
         "4 epochs in",
@@ -118,7 +120,7 @@ def test_the_panel_has_all_of_it_on_eighty_columns(running: tuple[Store, int, li
 
 
 def test_things_are_counted_as_people_do() -> None:
-    assert [counted(1, "worker"), counted(2, "worker"), counted(0, "run")] == ["1 worker", "2 workers", "0 runs"]
+    assert [counted(1, "worker"), counted(2, "worker"), counted(4000, "run")] == ["1 worker", "2 workers", "4,000 runs"]
 
 
 def test_watching_ends_with_the_study_and_changes_nothing(

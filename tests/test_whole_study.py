@@ -147,9 +147,9 @@ def test_mlflow_holds_one_parent_and_every_trial_as_its_child(home: Home, study:
     assert parent.data.tags["tuner.data_hash"]
     assert {"study.yaml", "space.yaml", "best.yaml"} <= {f.path for f in client.list_artifacts(parent.info.run_id)}
     searching = {int(run.data.tags["tuner.trial"]): run.data.tags["tuner.searching"] for run in children}
-    assert searching[0] == "priority 1 at 70% ±0.20, 2 at 35% ±0.14"
-    assert searching[3] == "priority 1 at 75% ±0.20, 2 at 38% ±0.14"
-    assert parent.data.tags["tuner.searching"] == "priority 1 at 77% ±0.34, 2 at 38% ±0.24"
+    assert searching[0] == "priority 1 in 70% of proposals (±20% of the range), 2 in 35% (±14%)"
+    assert searching[3] == "priority 1 in 75% of proposals (±20% of the range), 2 in 38% (±14%)"
+    assert parent.data.tags["tuner.searching"] == "priority 1 in 77% of proposals (±34% of the range), 2 in 38% (±24%)"
     assert (parent.data.tags["tuner.sampler"], parent.data.tags["tuner.pruner"]) == (
         "priority",
         "none (auto: trials of 2 epochs are too short to prune)",

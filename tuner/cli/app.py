@@ -290,8 +290,8 @@ def _work(name: str | None, as_json: bool, quiet: bool, engine: Engine, **what: 
 
 def _submit(as_json: bool, **what: Any) -> None:
     """Put a study into the queue, and say what to do next."""
-    from tuner.cli.progress import counted
     from tuner.engine import submit as submit_study
+    from tuner.report.words import counted
     from tuner.service.entry import open_storage
     from tuner.storage import RUNNING
 
@@ -347,6 +347,8 @@ def show(
     ] = False,
 ) -> None:
     """Show a study: state, cost, leaderboard, importance, and trials that came to nothing."""
+    from tuner.best import leading
+    from tuner.cli.leaders import LEADERS, leaders_json
     from tuner.cli.tables import importance_part, study_page
     from tuner.service.entry import open_storage
     from tuner.service.result import result_of
@@ -362,7 +364,8 @@ def show(
         workers = store.workers()
         now = Follower(store, name).look() if as_json else None
     if now is not None:
-        typer.echo(json.dumps({**result.to_json(), "now": now.to_json()}, indent=2))
+        leaders = leaders_json(leading(trials, row.objective, LEADERS))
+        typer.echo(json.dumps({**result.to_json(), "now": now.to_json() | {"leaders": leaders}}, indent=2))
         return
     _print(study_page(row, result, trials, workers))
     sys.stdout.flush()  # measuring importance takes seconds

@@ -35,26 +35,30 @@ def diagnose(
     """
     from tuner.service.diagnosing import diagnosis_of, next_study
     from tuner.service.entry import open_storage
+    from tuner.space.yaml import read_yaml
 
     if next_ is not None and trial is not None:
         raise typer.BadParameter("follows a study, not one trial: leave --trial out.", param_hint="--next")
     if next_ is not None and next_.exists():
         raise typer.BadParameter(f"{next_} exists already. Name another file.", param_hint="--next")
     _check_folder(next_, "--next")
-    home = Home.from_environment()
+    home, follower = Home.from_environment(), ""
     with open_storage(home) as store:
         row = store.study(name)
         found = diagnosis_of(store, row, trial=trial)
         if next_ is not None:
             from tuner.engine.crew import Crew
 
-            next_.write_text(next_study(store, row, found, Crew(home).inspect), "utf-8")
+            text = next_study(store, row, found, Crew(home).inspect)
+            next_.write_text(text, "utf-8")
+            follower = read_yaml(text)[0]["study"]
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))
         return
     typer.echo("\n".join(found.lines))
     if next_ is not None:
         typer.echo(f"The next study is in {next_}, each change with its reason. Run it: tuner run {next_}")
+        typer.echo(f"What it has brought, then: tuner compare {name} {follower}")
 
 
 def ablate(

@@ -16,7 +16,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tuner.report.words import duration
+from tuner.insight.reading import ENTROPY
+from tuner.report.words import counted, duration
 from tuner.trial import TrialState
 
 if TYPE_CHECKING:
@@ -117,11 +118,14 @@ def panel(standing: Standing, leaving: str) -> Panel:
     table.add_row("trials", _counts(summary))
     if best is not None:
         metric = row.objective.metric
-        others = [f"{k} {v:.4g}" for k, v in best.outcome.metrics.items() if k.startswith("val_") and k != metric]
+        validated = {
+            k: v for k, v in best.outcome.metrics.items() if k.startswith("val_") and k not in (metric, ENTROPY)
+        }
+        others = [f"{k} {v:.4g}" for k, v in validated.items()]
         told = Text(f"{metric} {best.value:.6g}", style="bold green")
-        told.append(f"  {'  '.join(others)}  trial {best.number}  ", style="not bold default")
-        told.append(sparkline(list(standing.history)), style="cyan")
+        told.append("  ".join(["", *others, f"trial {best.number}"]), style="not bold default")
         table.add_row("best", told)
+        table.add_row("so far", Text(sparkline(list(standing.history)), style="cyan"))
     if standing.running:
         table.add_row("searching", standing.searching)
         table.add_row("workers", _workers(standing))
@@ -150,15 +154,10 @@ def _pace(standing: Standing) -> str:
     if confirming := standing.confirming:
         return f"{pace}; confirming the leaders with new seeds ({counted(confirming, 'run')})"
     left = standing.seconds_left
-    return pace if left is None else f"{pace}, about {duration(left)} left"
+    return pace if not left else f"{pace}, about {duration(left)} left"
 
 
-def counted(count: int, noun: str) -> str:
-    """A number of things: `1 worker`, `2 workers`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def sparkline(values: list[float], width: int = 30) -> str:
+def sparkline(values: list[float], width: int = 60) -> str:
     """Values as a row of bars, the latest last."""
     recent = values[-width:]
     if not recent:

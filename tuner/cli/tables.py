@@ -13,7 +13,8 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from tuner.report.words import duration
+from tuner.cli.leaders import LEADERS, Leaders
+from tuner.report.words import duration, number, without_root
 from tuner.space import Choice, Space, read_space
 from tuner.space.yaml import read_yaml
 from tuner.trial import Objective, Trial, TrialState
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from tuner.service.result import StudyResult
     from tuner.storage import StudyRow, WorkerRow
 
-LEADERS = 10
+LATEST = 10
 
 
 def print_wide(renderable: Any) -> None:
@@ -50,7 +51,7 @@ def result_page(result: StudyResult) -> Group:
     parts.append(_best_line(result.best, result.chosen))
     values = Table.grid(padding=(0, 2))
     for path, value in result.best.params.items():
-        values.add_row(f"  {path}", _number(value))
+        values.add_row(f"  {path}", number(value))
     parts.append(values)
     where = Table.grid(padding=(0, 2))
     where.add_row("use it", f"tuner best {result.study} > best.yaml")
@@ -108,12 +109,12 @@ def study_page(row: StudyRow, result: StudyResult, trials: Sequence[Trial], work
             if result.chosen and result.chosen.seeds
             else ""
         )
-        parts += [Text(f"\nLeaders{by}", style="bold"), _leaders_table(leaders, objective, row.document["space"])]
+        parts += [Text(f"\nLeaders{by}", style="bold"), Leaders(row.name, leaders, objective, row.document["space"])]
     parts += _taken_up(trials)
     bad = [t for t in trials if t.result is not None and (t.result.infeasible or t.state is TrialState.FAILED)]
     if bad:
         table = Table("trial", "state", "reason", box=None, header_style="bold")
-        for trial in bad[-LEADERS:]:
+        for trial in bad[-LATEST:]:
             table.add_row(str(trial.number), trial.state.value, trial.outcome.reason or "")
         parts += [Text(f"\nCame to nothing ({len(bad)})", style="bold"), table]
     return Group(*parts)
@@ -122,8 +123,8 @@ def study_page(row: StudyRow, result: StudyResult, trials: Sequence[Trial], work
 def _taken_up(trials: Sequence[Trial]) -> list[Text]:
     """The trials that went on where another attempt had left them, the latest ones by name."""
     told = [f"trial {t.number} after epoch {t.began_after} (attempt {t.attempt})" for t in trials if t.began_after]
-    more = f" and {len(told) - LEADERS} more" if len(told) > LEADERS else ""
-    return [Text(f"\nInterrupted, and gone on with: {', '.join(told[-LEADERS:])}{more}", style="dim")] if told else []
+    more = f" and {len(told) - LATEST} more" if len(told) > LATEST else ""
+    return [Text(f"\nInterrupted, and gone on with: {', '.join(told[-LATEST:])}{more}", style="dim")] if told else []
 
 
 def _service(row: StudyRow, workers: Sequence[WorkerRow]) -> list[Any]:
@@ -163,22 +164,8 @@ def _priorities(space: dict[str, Any]) -> str:
     """The searched parameters in the order of their stated priorities, those of equal priority together."""
     ranks: dict[str, list[str]] = {}
     for path in sorted(space, key=lambda path: space[path].get("priority") or 99):
-        ranks.setdefault(str(space[path].get("priority") or "last"), []).append(path.partition(".")[2])
+        ranks.setdefault(str(space[path].get("priority") or "last"), []).append(without_root(path))
     return "; ".join(f"{rank} {', '.join(names)}" for rank, names in ranks.items())
-
-
-def _leaders_table(leaders: Sequence[Trial], objective: Objective, space: dict[str, Any]) -> Table:
-    """The leading trials, with those parameters in which they differ, in the order of their priorities."""
-    searched = sorted(space, key=lambda path: space[path].get("priority") or 99)
-    values = {path: [_number((trial.params or {}).get(path, "–")) for trial in leaders] for path in searched}
-    values = {path: column for path, column in values.items() if len(set(column)) > 1}
-    table = Table(box=None, header_style="bold")
-    for column in ("trial", objective.metric, "epoch", *(path.partition(".")[2] for path in values)):
-        table.add_column(column, justify="right", overflow="fold")
-    for index, trial in enumerate(leaders):
-        told = [column[index] for column in values.values()]
-        table.add_row(str(trial.number), _number(trial.score), str(trial.outcome.best_epoch), *told)
-    return table
 
 
 def importance_part(row: StudyRow, trials: Sequence[Trial]) -> Group:
@@ -204,6 +191,8 @@ def _importance(space: dict[str, Any], objective: Objective, trials: Sequence[Tr
     parts += [Text(sentence) for sentence in found.sentences]
     kinds = ((found.complete, "complete"), (found.pruned, "pruned, with what would have become of them"))
     counts = [f"{count} {kind}" for count, kind in (*kinds, (found.infeasible, "infeasible, as the worst")) if count]
+    if found.left_out:
+        counts.append(f"left out: {found.left_out} that failed or lie outside the space as it is now")
     bias = "A search looks most where it expects the best, so this is the importance among the trials it made."
     parts.append(Text(f"from {found.trials} trials: {'; '.join(counts)}. {bias}", style="dim"))
     return parts
@@ -225,7 +214,6 @@ def importance_table(found: Importance) -> Table:
 def comparison_page(comparison: Comparison) -> Group:
     """Studies side by side: best against cost, then their best configurations."""
     from tuner.report.answer import value
-    from tuner.report.words import without_root
 
     metric = comparison.records[0].objective.metric
     after = [f"after {duration(seconds)}" for seconds in comparison.checkpoints]
@@ -233,7 +221,7 @@ def comparison_page(comparison: Comparison) -> Group:
     for column in ("study", f"best {metric}", "trials", "epochs", "training", *after):
         table.add_column(column, justify="left" if column == "study" else "right")
     for record, reached in zip(comparison.records, comparison.best_after, strict=True):
-        values = ["–" if at is None else _number(at) for at in reached]
+        values = ["–" if at is None else number(at) for at in reached]
         cost = (str(len(record.proposals)), str(record.epochs), duration(record.seconds))
         table.add_row(Text(record.name), value(record), *cost, *values)
     best = Table(box=None, header_style="bold")
@@ -243,9 +231,7 @@ def comparison_page(comparison: Comparison) -> Group:
     params = [dict(r.chosen.trial.params or {}) if r.chosen is not None else {} for r in comparison.records]
     for path in dict.fromkeys(path for record in comparison.records for path, _ in record.ranked):
         if any(path in one for one in params):
-            best.add_row(
-                Text(without_root(path)), *(Text(_number(one[path]) if path in one else "–") for one in params)
-            )
+            best.add_row(Text(without_root(path)), *(Text(number(one[path]) if path in one else "–") for one in params))
     return Group(Text(comparison.verdict, style="bold"), Text(""), table, Text(""), best)
 
 
@@ -264,9 +250,9 @@ def space_table(name: str, space: Space) -> Table:
         if parameter.when:
             told += "\nwhen " + " and ".join(f"{k} is {' or '.join(map(str, v))}" for k, v in parameter.when.items())
         why = f"{parameter.what}\n{parameter.why}" if parameter.why else parameter.what
-        default = _number(parameter.default)
+        default = number(parameter.default)
         for words in parameter.default_when.values():
-            default += "".join(f"\n{word} {_number(value)}" for word, value in words.items())
+            default += "".join(f"\n{word} {number(value)}" for word, value in words.items())
         table.add_row(str(parameter.priority or "–"), path, told, default, why)
     return table
 
@@ -320,10 +306,6 @@ def _best_line(best: Best, chosen: Chosen) -> Text:
     text.append(chosen.in_words, style="bold green")
     text.append(f"\n      its own run: {', '.join(others)}", style="not bold default")
     return text
-
-
-def _number(value: Any) -> str:
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
 def _is_abstract(node: ast.ClassDef) -> bool:

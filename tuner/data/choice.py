@@ -1,4 +1,4 @@
-"""An argument that is one of a few words."""
+"""An argument that is one of a few words; `models/` has its own `lookup` of names, since it stands alone."""
 
 from __future__ import annotations
 

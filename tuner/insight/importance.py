@@ -34,6 +34,7 @@ class Importance:
         complete: complete trials that were measured.
         pruned: pruned trials that were measured, with what their value would have become.
         infeasible: trials that never had a value to keep (diverged, out of memory), measured as the worst.
+        left_out: finished proposals that were not measured: they failed, or the space has been changed since.
         agreement_ped_anova: rank correlation (Spearman) of the stated order with PED-ANOVA's: 1 is the same order, -1
             the reverse; None with fewer than three measured parameters or when either order is one tie.
         agreement_fanova: the same with fANOVA's.
@@ -45,6 +46,7 @@ class Importance:
     complete: int = 0
     pruned: int = 0
     infeasible: int = 0
+    left_out: int = 0
     agreement_ped_anova: float | None = None
     agreement_fanova: float | None = None
     sentences: tuple[str, ...] = ()
@@ -58,7 +60,7 @@ class Importance:
 
 def prepare() -> None:
     """Import what a measurement takes, a second or two, while something else is waited for."""
-    from tuner.insight import anova  # noqa: F401 - with it Optuna's evaluators and scikit-learn
+    from tuner.insight import anova  # noqa: F401 - with it scikit-learn
 
 
 def importance(space: Space, objective: Objective, trials: Sequence[Trial]) -> Importance:
@@ -88,6 +90,7 @@ def importance(space: Space, objective: Objective, trials: Sequence[Trial]) -> I
         complete=kinds["complete"],
         pruned=kinds["pruned"],
         infeasible=kinds["infeasible"],
+        left_out=sum(t.confirms is None and t.state.finished for t in trials) - len(counted),
         agreement_ped_anova=_agreement([(p, p.ped_anova) for p in parameters]),
         agreement_fanova=_agreement([(p, p.fanova) for p in parameters]),
         sentences=tuple(disagreements(parameters)),
@@ -122,7 +125,7 @@ def _measured(
         trials: the trials that count.
         places: the rank of each trial, smaller is better.
     """
-    from tuner.insight import anova  # imports Optuna and scikit-learn, seconds that only a measurement is worth
+    from tuner.insight import anova  # imports scikit-learn, a second that only a measurement is worth
 
     configs: list[dict[str, Any]] = [dict(trial.params or {}) for trial in trials]
     reasons = {path: _unmeasurable(path, configs) for path in space.parameters}

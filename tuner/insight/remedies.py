@@ -254,8 +254,9 @@ def narrower(subject: Subject, trials: Sequence[Trial]) -> Iterator[Advice]:
         made = narrowed(parameter, seen, value)
         if made is not None:
             change = f"search {in_words(made)} (was {in_words(parameter)})"
-            span = f"{told(min(seen))} and {told(max(seen))}"
-            yield Advice(path, change, f"the best {len(seen)} trials lie between {span}", document(made))
+            first, last = told(min(seen)), told(max(seen))
+            where = f"all have {first}" if first == last else f"lie between {first} and {last}"
+            yield Advice(path, change, f"the best {len(seen)} trials {where}", document(made))
 
 
 def remedies(

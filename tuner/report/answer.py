@@ -73,7 +73,8 @@ def taught(record: StudyRecord) -> list[str]:
     if found is None:
         return []
     more = [says for says in (e.says for e in found.evidence) if says[1:].rstrip(".") not in found.headline]
-    return [found.headline, *more, *found.warnings]
+    earlier = [f"This is the diagnosis{_earlier(record)}."] if _earlier(record) else []
+    return [found.headline, *earlier, *more, *found.warnings]
 
 
 def ended(trial: Trial) -> str:
@@ -106,7 +107,7 @@ def note(record: StudyRecord) -> str:
     lines.append(f"| hyperparameter | best |\n|---|---|\n{rows}")
     lines.append(f"**Cost.** {cost(record)}")
     if record.diagnosis is not None:
-        lines.append(f"**Diagnosis.** {_quoted(record.diagnosis.headline)}")
+        lines.append(f"**Diagnosis{_earlier(record)}.** {_quoted(record.diagnosis.headline)}")
     lines.append("**Next.**\n\n" + "\n".join(f"- {_quoted(step)}" for step in steps(record)))
     lines.append(f"**Load it.**\n\n```python\n{loading(record)}\n```")
     lines.append(
@@ -114,6 +115,13 @@ def note(record: StudyRecord) -> str:
         "and `space.yaml` what was asked."
     )
     return "\n\n".join(lines)
+
+
+def _earlier(record: StudyRecord) -> str:
+    """When the study was diagnosed, if trials have ended since."""
+    if record.diagnosed is None or record.diagnosed == record.ended:
+        return ""
+    return f" after {counted(record.diagnosed, 'trial')}"
 
 
 def _usual_steps(record: StudyRecord) -> list[str]:

@@ -34,6 +34,7 @@ class StudyRecord:
         facts: versions, commit and hash of the data.
         created_at: in seconds since 1970.
         diagnosis: what limits it and what to try next, or None where it was not asked for.
+        diagnosed: of how many ended proposals the diagnosis is, where it is an earlier one; None for that of all.
     """
 
     name: str
@@ -52,11 +53,17 @@ class StudyRecord:
     facts: Mapping[str, Any] = field(default_factory=dict)
     created_at: float = 0.0
     diagnosis: Diagnosis | None = None
+    diagnosed: int | None = None
 
     @property
     def proposals(self) -> list[Trial]:
         """The trials that the search proposed, without the confirming runs."""
         return [trial for trial in self.trials if trial.confirms is None]
+
+    @property
+    def ended(self) -> int:
+        """How many proposals have ended."""
+        return sum(trial.state.finished for trial in self.proposals)
 
     @property
     def ranked(self) -> list[tuple[str, Parameter]]:

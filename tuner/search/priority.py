@@ -6,6 +6,7 @@ What it proposes is decided in `proposal.py`; here is what Optuna asks and knows
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -200,12 +201,25 @@ def open_priorities(priorities: Mapping[str, int], names: Sequence[str], trials:
         trials: finished trials.
     """
     if not any(name in priorities for name in names):
-        return f"each parameter at {float(opening(UNRANKED, trials)):.0%} ±{float(width(UNRANKED, trials)):.2f}"
+        each = float(opening(UNRANKED, trials))
+        return f"each parameter in {each:.0%} of proposals (±{_widths([UNRANKED], trials)} of its range)"
     ranks = sorted({max(1, priorities.get(name, UNRANKED)) for name in names})
     chances = {rank: float(opening(rank, trials)) for rank in ranks}
     opened = [rank for rank in ranks if chances[rank] >= _WIDE_OPEN or rank == ranks[0]]
-    told = [f"{rank} at {chances[rank]:.0%} ±{float(width(rank, trials)):.2f}" for rank in opened]
+    told: list[str] = []
+    for chance, group in groupby(opened, key=lambda rank: f"{chances[rank]:.0%}"):
+        alike = list(group)
+        units = ("", "") if told else (" of proposals", " of the range")
+        told.append(f"{_from_to(alike)} in {chance}{units[0]} (±{_widths(alike, trials)}{units[1]})")
     if seldom := ranks[len(opened) :]:
-        several = f"{seldom[0]} to {seldom[-1]}" if len(seldom) > 1 else f"{seldom[0]}"
-        told.append(f"{several} at {chances[seldom[0]]:.0%}{' or less' * (len(seldom) > 1)}")
+        told.append(f"{_from_to(seldom)} in {chances[seldom[0]]:.0%}{' or less' * (len(seldom) > 1)}")
     return "priority " + ", ".join(told)
+
+
+def _widths(ranks: Sequence[int], trials: int) -> str:
+    least, most = (f"{100 * float(width(rank, trials)):.0f}" for rank in (ranks[-1], ranks[0]))
+    return f"{most}%" if least == most else f"{least} to {most}%"
+
+
+def _from_to(ranks: Sequence[int]) -> str:
+    return f"{ranks[0]} to {ranks[-1]}" if len(ranks) > 1 else f"{ranks[0]}"

@@ -12,12 +12,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tuner.errors import StorageUnavailable, StudyNotFound, TrackingDoubtful, TrackingRefused, TrackingUnavailable
 from tuner.home import Home, shown
-from tuner.insight import prepare
+from tuner.insight import Diagnosis, prepare
 from tuner.report import StudyRecord, ended, note, study_page
 from tuner.search import OptunaCopy
 from tuner.service.entry import space_changes, spec_of
@@ -42,11 +42,11 @@ NOTE = "mlflow.note.content"  # what MLflow shows as a run's description
 NEVER = -1  # the revision of a trial of which MLflow has seen nothing
 NOTE_SECONDS, PAGE_SECONDS = 30.0, 600.0
 """How often the study's description in MLflow, and its report, are brought up to date while it runs."""
-MOST_MEASURED = 1000
-"""With more trials, the report in MLflow is without importance and diagnosis: measuring them takes minutes then, longer
-than a courier may be silent. `tuner report` takes the time."""
 MOST_DOUBTS = 5
 """So often a trial is sent that MLflow does not take, while it takes everything else, before it is left out."""
+MOST_READ = 300_000
+"""After more epochs than this no new diagnosis is made for the report in MLflow, which reads all of their curves: that
+takes half a gigabyte, and ten seconds. `tuner diagnose` and `tuner report` read them all."""
 LONGEST_WAIT_SECONDS = 30.0  # well within the courier's lease, which each round renews
 LONGEST_ROUND_SECONDS = 20.0  # so is this, however slow MLflow is
 
@@ -173,6 +173,7 @@ class Route:
             -math.inf,
             time.monotonic(),
         )  # the first report waits until there is something
+        self._diagnosis: tuple[Diagnosis, int] | None = None  # the latest, and of how many ended proposals it is
 
     def go(self, *, last: bool) -> None:
         """Bring what is new; on the `last` round also how the study stands."""
@@ -349,13 +350,13 @@ class Route:
         moment = time.monotonic()
         if moment - self._told_note >= NOTE_SECONDS:
             self._told_note = moment
-            tracker.tag({NOTE: note(self._record(measured=False))})
+            tracker.tag({NOTE: note(self._record())})
         if moment - self._told_page >= PAGE_SECONDS:
             self._told_page = moment
             self._attach_page(tracker)
 
     def _tell_how_it_stands(self, tracker: MLflowTracker) -> None:
-        record = self._record(measured=False)
+        record = self._record()
         tags = {"tuner.state": record.state, NOTE: note(record)}
         metrics = {
             "epochs": float(record.epochs),
@@ -375,7 +376,7 @@ class Route:
     def _attach_page(self, tracker: MLflowTracker) -> None:
         """Attach the report, and the description with what only the report's reading of all curves can tell."""
         try:
-            record = self._record(measured=len(self._trials) <= MOST_MEASURED)
+            record = self._record(measured=True)
             drawn = (study_page(record), note(record))
         except StorageUnavailable:
             raise
@@ -385,6 +386,13 @@ class Route:
         tracker.attach({"report.html": drawn[0]})
         tracker.tag({NOTE: drawn[1]})
 
-    def _record(self, *, measured: bool) -> StudyRecord:
+    def _record(self, *, measured: bool = False) -> StudyRecord:
+        """The study as it stands; where it is not measured anew, with the latest diagnosis."""
         trials = [self._trials[number] for number in sorted(self._trials)]
-        return record_of(self._store, self._store.study(self._row.name), trials, measured=measured)
+        record = record_of(self._store, self._store.study(self._row.name), trials, measured=measured, most=MOST_READ)
+        if record.diagnosis is not None:
+            self._diagnosis = (record.diagnosis, record.ended)
+        elif self._diagnosis is not None:
+            diagnosis, diagnosed = self._diagnosis
+            record = replace(record, diagnosis=diagnosis, diagnosed=diagnosed)
+        return record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from tuner.best import choose
@@ -15,7 +16,12 @@ from tuner.trial import Trial
 
 
 def record_of(
-    store: Store, row: StudyRow, trials: Sequence[Trial] | None = None, *, measured: bool = True
+    store: Store,
+    row: StudyRow,
+    trials: Sequence[Trial] | None = None,
+    *,
+    measured: bool = True,
+    most: float = math.inf,
 ) -> StudyRecord:
     """A study as it stands.
 
@@ -24,6 +30,7 @@ def record_of(
         row: the study.
         trials: all of its trials; saves reading them again.
         measured: whether importance is measured and the study diagnosed, which takes seconds.
+        most: with more epochs than this it is not diagnosed, which reads the curves of all trials.
     """
     spec = spec_of(row)
     trials = store.trials(row.id) if trials is None else trials
@@ -46,7 +53,7 @@ def record_of(
         document=row.document,
         facts=row.facts,
         created_at=row.created_at,
-        diagnosis=_diagnosis(store, row, trials, found) if measured else None,
+        diagnosis=_diagnosis(store, row, trials, found) if measured and summary.epochs <= most else None,
     )
 
 
