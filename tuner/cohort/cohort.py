@@ -28,6 +28,7 @@ from tuner.cohort.step import Batches, Outcome, Step
 from tuner.cohort.template import Logged, Place, Template
 from tuner.errors import TrialInterrupted
 from tuner.training import Pace
+from tuner.training.recorder import means
 from tuner.trial import Report, Verdict, trial_seed
 
 COHORTS = 4
@@ -348,10 +349,11 @@ class Cohort:
                     for v in values
                 ]
             )  # (S, K)
-            for one, numbers in zip(self.slices, columns.T.tolist(), strict=True):
+            averages = torch.from_numpy(means(columns.numpy(force=True), counts)).unbind()
+            for one, numbers, average in zip(self.slices, columns.T.tolist(), averages, strict=True):
                 if one.healthy:
                     with one.answerable():
-                        one.lean.recorder.take(hook, name, dict(options_), numbers, counts, double=double)
+                        one.lean.recorder.take(hook, name, dict(options_), numbers, counts, average.clone())
 
     def _size(self, out: Outcome, batches: Batches) -> int:
         """How much a batch counts where `self.log` is not told."""

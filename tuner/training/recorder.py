@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import lightning as L
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -103,7 +104,8 @@ class Entry:
 
     def _reduced(self) -> Tensor:
         if self.averages:
-            return self._as_tensor(mean(self.numbers, self.sizes, np.float64 if self.double else np.float32))
+            numbers = np.array(self.numbers, dtype=np.float64 if self.double else np.float32)
+            return self._as_tensor(float(means(numbers, self.sizes)))
         reduce, start = self.terms.reduce, 0.0
         if reduce in (torch.sum, sum):
             reduce = torch.add
@@ -120,12 +122,20 @@ class Entry:
         return torch.tensor(number, dtype=torch.float64 if self.double else torch.float32)
 
 
-def mean(numbers: list[float], sizes: list[int], precision: Callable[[float], Any]) -> float:
-    """The mean by weight, rounded after each product and each sum, as Lightning's running one is."""
+def means(values: NDArray[Any], sizes: list[int]) -> NDArray[Any]:
+    """The mean by weight over the first dimension, in the values' precision.
+
+    It is rounded after each product and each sum, as Lightning's running one is.
+
+    Args:
+        values: shape (S, …).
+        sizes: S weights.
+    """
     with np.errstate(all="ignore"):
-        products = np.array(numbers, dtype=precision) * np.array(sizes, dtype=precision)  # type: ignore[call-overload]
+        products = values * np.array(sizes, dtype=values.dtype).reshape(-1, *(1,) * (values.ndim - 1))
         products[0] += 0.0  # Lightning's sum starts from 0, so it is never -0
-        return float(np.add.accumulate(products)[-1] / precision(sum(sizes)))
+        found: NDArray[Any] = np.add.accumulate(products)[-1] / values.dtype.type(sum(sizes))
+        return found
 
 
 def _computed(metric: Metric, name: str) -> Tensor:
@@ -303,7 +313,13 @@ class Recorder:
         entry.live, entry.computed = True, None
 
     def take(
-        self, hook: str, name: str, options: Mapping[str, Any], numbers: list[float], sizes: list[int], *, double: bool
+        self,
+        hook: str,
+        name: str,
+        options: Mapping[str, Any],
+        numbers: list[float],
+        sizes: list[int],
+        average: Tensor,
     ) -> None:
         """Log what the calls of a hook on so many batches have come to elsewhere.
 
@@ -313,7 +329,7 @@ class Recorder:
             options: the arguments of `log` besides name, value and batch_size.
             numbers: the values.
             sizes: the batches' sizes, as given to `log` or found by it.
-            double: whether the values are float64.
+            average: the mean of the values by size, as `means` computes it, in float32 or float64 as they are.
         """
         taken = dict.fromkeys(("prog_bar", "enable_graph", "rank_zero_only"), False) | dict(options)
         others = tuple(
@@ -331,12 +347,13 @@ class Recorder:
             self.end_batch()
         if self._hook != hook:
             self._begin(hook)
-        entry.double, entry.latest = double, numbers[-1]
+        entry.double, entry.latest = average.dtype == torch.float64, numbers[-1]
+        entry.computed = average if entry.averages and not entry.numbers else None
         if entry.averages:
             entry.sizes += sizes
         if entry.terms.on_epoch:
             entry.numbers += numbers
-        entry.live, entry.computed = True, None
+        entry.live = True
 
     def _begin(self, hook: str) -> None:
         """Another hook logs than the one before: in the first batch, and between batches, it starts anew."""
