@@ -12,7 +12,6 @@ from browser import Heard, chromium
 from mlflow_server import MlflowServer
 from playwright.sync_api import Browser, Page, expect
 
-from tuner.engine.local import _finish
 from tuner.home import Home
 from tuner.report import compare, comparison_page, study_page
 from tuner.service.courier import Courier
@@ -67,7 +66,8 @@ def home(server: MlflowServer, tmp_path_factory: pytest.TempPathFactory) -> Home
         for value in (0.10, 0.12):
             _train(store, row.id, value, pruned=False)
         store.complete(row.id)
-        _finish(Courier("seen", home).start(), store, row)
+        Courier("seen", home).start().finish()
+        assert store.count_untracked(row.id) == 0
     return home
 
 
