@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -642,17 +642,8 @@ def test_a_storage_that_is_away_for_a_while_costs_nothing_but_time(
     submitted(store, study, "s", trials=3)
     shift = a_shift(embedded, turn_seconds=0.0)
     asked = Feed if call == "changes" else shift._store
-    answers = getattr(asked, call)
-    away = iter([True] if call in ("turn", "plan") else [False, True, True])
-
-    def ask(*arguments: Any, **more: Any) -> Any:
-        gone = next(away, False)
-        answer = None if gone and not written else answers(*arguments, **more)
-        if gone:
-            raise StorageUnavailable("the storage does not answer: it is being restarted.")
-        return answer
-
-    monkeypatch.setattr(asked, call, ask)
+    times = [True] if call in ("turn", "plan") else [False, True, True]
+    away = lose_answers(monkeypatch, asked, call, times, written=written)
     if (call, written) == ("claim", True):  # a trial that nobody knows to be his; the lease runs out
         monkeypatch.setattr("tuner.storage.queue.LEASE_SECONDS", 0.2)
         monkeypatch.setattr(shift, "_heartbeat", 0.05)
@@ -662,9 +653,11 @@ def test_a_storage_that_is_away_for_a_while_costs_nothing_but_time(
     assert next(away, None) is None, "it was away"
 
 
-def away_twice(monkeypatch: pytest.MonkeyPatch, asked: Any, call: str, *, written: bool) -> Iterator[bool]:
-    """Let the first two answers to a call be lost, the question too unless it was written; what is left of the two."""
-    answers, away = getattr(asked, call), iter([True, True])
+def lose_answers(
+    monkeypatch: pytest.MonkeyPatch, asked: Any, call: str, times: Iterable[bool], *, written: bool
+) -> Iterator[bool]:
+    """Let those answers to a call be lost that are True here, the question too unless it was written; what is left."""
+    answers, away = getattr(asked, call), iter(times)
 
     def ask(*arguments: Any, **more: Any) -> Any:
         gone = next(away, False)
@@ -697,7 +690,7 @@ def test_a_trial_is_returned_as_soon_as_the_storage_is_back(
     row = submitted(store, study, "s", trials=3)
     shift = a_shift(place)
     shift.health = Health("m1", "cpu", [], {})
-    away = away_twice(monkeypatch, shift._store, call, written=written)
+    away = lose_answers(monkeypatch, shift._store, call, [True, True], written=written)
     troubles = {"give_back": RuntimeError("nobody expects this"), "set_back": failed(Fault.DISK)}
     trouble = iter([troubles[call]] if call in troubles else [])
 
