@@ -23,6 +23,7 @@ STEPS, _ = read_space(
         "model.layers": {"int": {"low": 1, "high": 3}},
         "model.units": {"int": {"low": 1, "high": 100_000, "scale": "log"}},
         "model.kind": {"choice": ["a", "b"]},
+        "trainer.gradient_clip_val": {"choice": [None, 0.5, 1.0]},  # None is a value as any other
         "model.rate": {
             "float": {"low": 1e-5, "high": 1.0, "scale": "log", "default": 0.1},
             "when": {"model.kind": "b"},
@@ -48,6 +49,7 @@ def drawn(name: str, count: int, seed: int, ties: bool) -> tuple[Mapping[str, Pa
     varied = {p: q for p, q in space.parameters.items() if len({c[p] for c in configs if p in c}) > 1}
     configs = [{path: value for path, value in config.items() if path in varied} for config in configs]
     first, *_, last = varied
+    assert any(None in config.values() for config in configs) == (name == "steps")
     ranks = [3 * place(varied[first], c.get(first)) + place(varied[last], c.get(last)) + draw.random() for c in configs]
     return varied, configs, [float(round(rank) if ties else rank) for rank in ranks]
 

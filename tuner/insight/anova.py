@@ -77,7 +77,7 @@ def ped_anova(
     best = max(math.ceil(BEST_FRACTION * len(ranks)), BEST_AT_LEAST)
     if best >= len(ranks) or sorted(ranks)[best - 1] == max(ranks):
         return None
-    margins = {path: Margin.of(parameter, [c.get(path) for c in configs]) for path, parameter in parameters.items()}
+    margins = {path: Margin.of(path, parameter, configs) for path, parameter in parameters.items()}
     rng = np.random.default_rng(SEED)
 
     def measure(places: Floats) -> dict[str, float]:
@@ -111,11 +111,11 @@ class Margin:
     density: Floats  # (size,)
 
     @classmethod
-    def of(cls, parameter: Parameter, values: Sequence[Any]) -> Margin:
-        """The margin of a parameter by its value in each trial, None where it does not apply."""
-        applies = np.array([value is not None for value in values])
-        cells = np.full(len(values), -1, dtype=np.int64)
-        cells[applies], size = _cells(parameter, [value for value in values if value is not None])
+    def of(cls, path: str, parameter: Parameter, configs: Sequence[Mapping[str, Any]]) -> Margin:
+        """The margin of a parameter by the values of each trial; None may be one of them."""
+        applies = np.array([path in config for config in configs])
+        cells = np.full(len(configs), -1, dtype=np.int64)
+        cells[applies], size = _cells(parameter, [config[path] for config in configs if path in config])
         ordered = not isinstance(parameter.range, Choice)
         return cls(cells, size, ordered, _density(np.bincount(cells[applies], minlength=size), ordered))
 
