@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from tuner.cohort import CohortTraining, Job
+from tuner.cohort import CohortTraining, Job, formulas
 from tuner.cohort.cohort import Cohort
 from tuner.cohort.errors import NotFusable
 from tuner.cohort.loading import batches_of
@@ -314,6 +314,15 @@ OPTIMISERS: dict[str, Callable[[int], dict[str, Any]]] = {
 }
 
 
+@pytest.fixture(params=["formula", "kernels"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How rows are changed: by a formula for all of them, or by torch's fused kernels."""
+    for kind in formulas.LONG:
+        monkeypatch.setitem(formulas.LONG, kind, 0 if request.param == "kernels" else 10**9)
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("name", OPTIMISERS)
 def test_every_optimiser_makes_the_steps_that_it_makes_alone(name: str) -> None:
     def own(k: int) -> dict[str, Any]:
@@ -644,6 +653,7 @@ def test_free_places_are_taken_by_new_trials_with_the_numbers_that_they_get_alon
     assert_same(ours, alone(given, patience=1))
 
 
+@pytest.mark.usefixtures("way")
 def test_a_free_place_is_taken_although_the_optimiser_and_its_state_are_new() -> None:
     own = [{**differing(k), "optimizer": "adam", "lr_schedule": "exponential"} for k in range(6)]
     given = jobs(config("fusable.DoubleMLP", hidden_units=5, depth=1, **each) for each in own)
@@ -696,7 +706,7 @@ def test_a_new_trial_that_cannot_be_built_fails_and_the_others_go_on() -> None:
     assert ours.results[3].state is TrialState.FAILED
 
 
-@pytest.mark.usefixtures("recorded")
+@pytest.mark.usefixtures("recorded", "way")
 @pytest.mark.parametrize(("closing", "optimizer"), [(True, "adam"), (False, "sgd")])
 def test_slices_that_are_left_do_not_notice_whether_the_ranks_are_closed(
     closing: bool, optimizer: str, monkeypatch: pytest.MonkeyPatch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from tuner.cohort import replay
 from tuner.cohort.graph import shorten
+from tuner.cohort.in_place import write_in_place
 from tuner.cohort.trace import Trace, trace
 
 Function = Callable[..., Any]
@@ -70,7 +72,33 @@ def with_draws_of_another_type(x: Tensor, w: Tensor) -> Tensor:
     return x * kept @ w * again
 
 
+def with_operands_that_are_needed_later(x: Tensor, w: Tensor) -> Any:
+    scaled = x * 2.0  # what is given stays
+    seen = scaled.exp()  # scaled is read below
+    part = scaled[:, 1:]
+    shifted = scaled + 1.0  # part is read below
+    squared = (seen * seen).tanh()  # an operand given twice
+    twice = w + 2.0
+    twice = twice.scatter_add(0, torch.tensor([[1, 2, 3, 0], [0, 1, 2, 3]]), twice)
+    bias = w[0] * 3.0
+    broadcast = bias + seen  # smaller than the result
+    kept = (broadcast * 0.5, broadcast)  # returned
+    turned = (w - 1.0).t() * (w - 1.0)  # one and the same operation, laid out in two ways
+    return part.sum(), shifted.neg().relu(), squared, twice, kept, turned, torch.tensor([1.0, 2.0, 3.0, 4.0]).mul(x)
+
+
+def with_what_a_view_shows(x: Tensor, w: Tensor) -> Any:
+    base = x + 1.0
+    view = base.view(4, 3)
+    over = view * 2.0
+    again = base.exp()
+    own = w + 1.0
+    return over, again, own.view(2, 8).neg(), torch.func.grad(lambda z: (z.sigmoid() * z.tanh().relu()).sum())(x + w[0])
+
+
 FUNCTIONS = [
+    with_operands_that_are_needed_later,
+    with_what_a_view_shows,
     with_draws_of_another_type,
     written_through_a_slice,
     with_a_constant,
@@ -98,6 +126,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_a_replay_gives_and_leaves_the_bits_of_the_function(function: Function, way: str) -> None:
     made = trace(function, given())
     shorten(made)
+    write_in_place(made)
     torch.manual_seed(1)
     wanted_of = given()
     wanted = torch.utils._pytree.tree_leaves(function(*wanted_of))
@@ -115,6 +144,7 @@ def test_a_replay_gives_and_leaves_the_bits_of_the_function(function: Function, 
 def test_torch_s_interpreter_takes_what_steps_are_made_of(function: Function) -> None:
     made = trace(function, given())
     shorten(made)
+    write_in_place(made)
     assert replay._same(replay._by_python(made), replay._by_script(made), given())
 
 
@@ -178,3 +208,24 @@ def test_what_is_computed_twice_or_known_beforehand_is_left_out() -> None:
     shorten(made)
     left = [str(node.target) for node in made.graph.nodes if node.op == "call_function"]
     assert left == ["aten.mm.default", "aten.relu.default", "aten.add.Tensor", "aten.add.Tensor"]
+
+
+def test_an_operation_writes_to_what_nobody_reads_afterwards() -> None:
+    def frugal(x: Tensor, w: Tensor) -> Tensor:
+        hidden = torch.mm(x, w) + 1.0
+        gradient = torch.ops.aten.threshold_backward(hidden.exp() * hidden, hidden, 0)
+        return (w[0] + gradient).scatter_add(1, torch.tensor([[0], [1], [2]]), x[:, :1])
+
+    made = trace(frugal, given())
+    shorten(made)
+    write_in_place(made)
+    left = [str(node.target) for node in made.graph.nodes if node.op == "call_function"]
+    assert [name.removeprefix("aten.") for name in left if not re.search("select|slice|lift", name)] == [
+        "mm.default",
+        "add_.Tensor",
+        "exp.default",  # hidden is read once more
+        "mul_.Tensor",
+        "threshold_backward.grad_input",
+        "add_.Tensor",  # the other way round
+        "scatter_add_.default",
+    ]

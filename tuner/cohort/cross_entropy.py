@@ -44,12 +44,24 @@ def mean_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return loss
 
 
+def _log_softmax(logits: Tensor) -> Tensor:
+    """`F.log_softmax` over the classes; where those are few, torch takes several times as long as its parts do."""
+    if logits.shape[1] >= _VECTOR:
+        return F.log_softmax(logits, dim=1)
+    below = logits - logits.amax(1, keepdim=True)
+    return below - below.exp().sum(1, keepdim=True).log()
+
+
+_VECTOR = 16
+"""So many float32 make a vector of the widest kind, without which torch's kernel computes number by number."""
+
+
 class _MeanCrossEntropy(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
     def forward(logits: Tensor, target: Tensor) -> tuple[Tensor, ...]:
-        log_p = F.log_softmax(logits, dim=1)
+        log_p = _log_softmax(logits)
         counts = target != IGNORED
         index = torch.where(counts, target, 0).unsqueeze(1)
         number = counts.sum().to(logits.dtype)

@@ -1,7 +1,7 @@
 """torch's optimisers on the rows of a cohort, each row with hyperparameters of its own.
 
 The trials' optimisers stay what holds the hyperparameters, so that any scheduler works: it changes its own optimiser,
-and `refresh` reads that. The formulas are those of `torch.optim`, in the same order of operations.
+and `refresh` reads that.
 """
 
 # Shapes: K = slices, P = trained parameters of one, G = groups of parameters.
@@ -9,7 +9,7 @@ and `refresh` reads that. The formulas are those of `torch.optim`, in the same o
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -18,14 +18,8 @@ from torch import Tensor
 from torch.optim import LBFGS, SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
 from tuner.cohort.errors import NotFusable
+from tuner.cohort.formulas import Decay, Formula, formula_of
 from tuner.cohort.rows import Rows
-
-Columns = Mapping[str, Tensor]
-"""Hyperparameters of all slices: (K, 1), or (K, P) where they differ from group to group."""
-
-Decay = Sequence[tuple[int, int, Tensor]]
-"""Weight decay: from which column to which, and the strengths of the slices there, shape (K, 1). Biases and the like
-have none, and a tensor of shape (K, P) would take longer to read than all the rest of a step."""
 
 
 def descent_of(rows: Rows, optimizers: Sequence[Optimizer]) -> Descent:
@@ -36,7 +30,7 @@ def descent_of(rows: Rows, optimizers: Sequence[Optimizer]) -> Descent:
     """
     if any(one._optimizer_step_pre_hooks or one._optimizer_step_post_hooks for one in optimizers):
         raise NotFusable("its optimiser has hooks")
-    formula = _FORMULAS.get(type(optimizers[0]))
+    formula = formula_of(type(optimizers[0]), rows.trained)
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     unusual = any(group.get(flag) for group in groups for flag in _UNUSUAL)
     moving = type(optimizers[0]) is RMSprop and any(group["momentum"] for group in groups)
@@ -248,103 +242,6 @@ class Together(Descent):
         return torch.cat(parts)
 
 
-Steps = Sequence[int]
-"""How many steps each slice has made, this one included."""
-
-Change = Callable[[Tensor, Tensor, dict[str, Tensor], Steps], None]
-"""Changes rows and state in place, given the gradients, both (K, P)."""
-
-Formula = Callable[[Columns, Decay, torch.dtype], Change]
-
-
-def _sgd(h: Columns, decay: Decay, kind: torch.dtype) -> Change:
-    momentum = h["momentum"]
-    ahead = torch.where(momentum == 0, 0.0, h["nesterov"])
-    # torch starts without a buffer, and then takes the first gradient whole
-    gain = torch.where(momentum == 0, 1.0, 1 - h["dampening"]).to(kind)
-    first = torch.where(h["begins_empty"] > 0, 1.0, gain).to(kind)
-    kept, of_gradient, of_buffer = (c.to(kind) for c in (momentum, ahead, ahead * momentum + (1 - ahead)))
-    moving, looking = bool(momentum.any()), bool(ahead.any())
-    decayed, rate = _decayed(decay, kind), h["lr"].to(kind)
-
-    def change(row: Tensor, gradient: Tensor, state: dict[str, Tensor], steps: Steps) -> None:
-        gradient = decayed(row, gradient)
-        if moving:
-            weight = gain
-            if min(steps) == 1:
-                begun = torch.tensor(steps, device=row.device).unsqueeze(1) > 1
-                weight = torch.where(begun, gain, first)
-            buffer = state["momentum_buffer"].mul_(kept).addcmul_(gradient, weight)
-            gradient = (gradient * of_gradient).addcmul_(buffer, of_buffer) if looking else buffer
-        row.addcmul_(gradient, rate, value=-1)
-
-    return change
-
-
-def _adam(h: Columns, decay: Decay, kind: torch.dtype) -> Change:
-    decoupled, lr = bool(h["decoupled_weight_decay"].all()), h["lr"]
-    shrink = [(a, b, (1 - (lr if lr.shape[1] == 1 else lr[:, a:b]) * each).to(kind)) for a, b, each in decay]
-    decayed = _decayed([] if decoupled else decay, kind)
-    new_mean, old_square, new_square, eps = (c.to(kind) for c in (1 - h["beta1"], h["beta2"], 1 - h["beta2"], h["eps"]))
-
-    def change(row: Tensor, gradient: Tensor, state: dict[str, Tensor], steps: Steps) -> None:
-        for start, end, factor in shrink if decoupled else ():
-            row[:, start:end].mul_(factor)
-        gradient = decayed(row, gradient)
-        count = torch.tensor(steps, dtype=torch.float64, device=row.device).unsqueeze(1)
-        mean = state["exp_avg"].lerp_(gradient, new_mean)
-        square = state["exp_avg_sq"].mul_(old_square).addcmul_(gradient.square(), new_square)
-        size = (h["lr"] / (1 - h["beta1"] ** count)).to(kind)
-        root = (1 - h["beta2"] ** count).sqrt_().to(kind)
-        row.addcdiv_(mean * size, square.sqrt().div_(root).add_(eps), value=-1)
-
-    return change
-
-
-def _rmsprop(h: Columns, decay: Decay, kind: torch.dtype) -> Change:
-    decayed = _decayed(decay, kind)
-    old, new, rate, eps = (c.to(kind) for c in (h["alpha"], 1 - h["alpha"], h["lr"], h["eps"]))
-
-    def change(row: Tensor, gradient: Tensor, state: dict[str, Tensor], _: Steps) -> None:
-        gradient = decayed(row, gradient)
-        square = state["square_avg"].mul_(old).addcmul_(gradient.square(), new)
-        row.addcdiv_(gradient * rate, square.sqrt().add_(eps), value=-1)
-
-    return change
-
-
-def _adagrad(h: Columns, decay: Decay, kind: torch.dtype) -> Change:
-    decayed, eps = _decayed(decay, kind), h["eps"].to(kind)
-
-    def change(row: Tensor, gradient: Tensor, state: dict[str, Tensor], steps: Steps) -> None:
-        gradient = decayed(row, gradient)
-        count = torch.tensor(steps, dtype=torch.float64, device=row.device).unsqueeze(1)
-        size = (h["lr"] / (1 + (count - 1) * h["lr_decay"])).to(kind)
-        total = state["sum"].addcmul_(gradient, gradient)
-        row.addcdiv_(gradient * size, total.sqrt().add_(eps), value=-1)
-
-    return change
-
-
-def _decayed(decay: Decay, kind: torch.dtype) -> Callable[[Tensor, Tensor], Tensor]:
-    """Weight decay that enters the gradient, in place."""
-    parts = [(start, end, strengths.to(kind)) for start, end, strengths in decay]
-
-    def decayed(row: Tensor, gradient: Tensor) -> Tensor:
-        for start, end, strengths in parts:
-            gradient[:, start:end].addcmul_(row[:, start:end], strengths)
-        return gradient
-
-    return decayed
-
-
-_FORMULAS: Mapping[type[Optimizer], Formula] = {
-    SGD: _sgd,
-    Adam: _adam,
-    AdamW: _adam,
-    RMSprop: _rmsprop,
-    Adagrad: _adagrad,
-}
 _STATES: Mapping[type[Optimizer], tuple[str, ...]] = {
     SGD: ("momentum_buffer",),
     Adam: ("exp_avg", "exp_avg_sq"),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from tuner.cohort.trace import Trace
+from tuner.cohort.trace import Trace, storage_of
 
 _aten = torch.ops.aten
 
@@ -63,14 +63,9 @@ def _written(made: Trace) -> set[Node]:
             for place, declared in enumerate(node.target._schema.arguments):
                 if declared.alias_info is not None and declared.alias_info.is_write:
                     arguments.append(node.args[place] if place < len(node.args) else node.kwargs.get(declared.name))
-            storages |= {_storage(made.values[one]) for one in arguments if isinstance(one, Node)}
+            storages |= {storage_of(made.values[one]) for one in arguments if isinstance(one, Node)}
     storages.discard(0)  # where nothing is, nothing is written
-    return {node for node, value in made.values.items() if isinstance(value, Tensor) and _storage(value) in storages}
-
-
-def _storage(value: Any) -> int:
-    """Where a tensor's memory begins; 0 for what has none. The trace keeps all its tensors, so none has another's."""
-    return value.untyped_storage().data_ptr() if isinstance(value, Tensor) else 0
+    return {node for node, value in made.values.items() if isinstance(value, Tensor) and storage_of(value) in storages}
 
 
 def _drop_views(made: Trace, written: set[Node]) -> None:

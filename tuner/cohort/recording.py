@@ -22,6 +22,7 @@ from torch.utils import _pytree as pytree
 
 from tuner.cohort.errors import NotFusable, OutOfMemoryTogether
 from tuner.cohort.graph import shorten
+from tuner.cohort.in_place import write_in_place
 from tuner.cohort.replay import Replay, replay_of
 from tuner.cohort.trace import Trace, trace
 from tuner.training import exhausted
@@ -124,6 +125,7 @@ class Recordings:
             self._checked.add(name)
             recording.returns = _counts(made)
             shorten(made)
+            write_in_place(made)
             with _kept_randomness():
                 recording.graph = replay_of(made, pytree.tree_leaves(given))
             self.seconds = time.perf_counter() - started

@@ -54,6 +54,11 @@ class Trace:
         )
 
 
+def storage_of(value: Any) -> int:
+    """Where a tensor's memory begins; 0 for what has none. A trace keeps all its tensors, so none has another's."""
+    return value.untyped_storage().data_ptr() if isinstance(value, Tensor) else 0
+
+
 def trace(function: Callable[..., Any], given: Sequence[Any]) -> Trace:
     """Call a function and note its operations.
 
