@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.engine.devices import VISIBLE, Share
+from tuner.engine.memory import keep_freed_memory
 from tuner.errors import Problem, StorageUnavailable, StudyStopped, WorkerUnfit
 from tuner.home import Home
 from tuner.space import Space
@@ -134,6 +135,7 @@ def _count_gpus(send: Connection) -> None:
 
 def _serve(home: Home, share: Share, only: str | None, once: bool, name: str) -> None:
     os.environ[VISIBLE] = share.visible  # before anything asks CUDA
+    keep_freed_memory()
     stop = _told_to_stop()
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {name} %(message)s", stream=sys.stderr)
     logging.getLogger("tuner").setLevel(logging.INFO)
@@ -163,6 +165,7 @@ def _told_to_stop() -> threading.Event:
 
 
 def _work(study: str, home: Home, threads: int, log: Path) -> None:
+    keep_freed_memory()
     stop = _told_to_stop()
     with log.open("a", buffering=1) as out:
         os.dup2(out.fileno(), 1)
