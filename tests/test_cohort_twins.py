@@ -188,9 +188,11 @@ def test_only_small_convolutions_and_what_follows_them_have_the_batch_innermost(
         (x[0], weight),
         (x.half(), weight.half()),
         (x[..., :2], weight),
-        (torch.randn(500, 2, 6, 6), weight),
+        (torch.randn(500, 4, 6, 6), torch.randn(3, 4, 3, 3)),
+        (torch.randn(2000, 2, 6, 6), weight),
     ]
     assert not any(batch_innermost.takes_convolution(*one) for one in refused)
+    assert batch_innermost.takes_convolution(torch.randn(500, 2, 6, 6), weight), "torch's takes channels by fours"
     assert not batch_innermost.takes_pooling(x, 2), "the batch is outermost"
     innermost = in_memory(x, (1, 2, 3, 0))
     assert batch_innermost.takes_pooling(innermost, (2, 2), (2, 2))
