@@ -9,6 +9,8 @@ place: a call for each slice goes through its row once, the formula through all 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -117,46 +119,77 @@ Part = tuple[int, int, Sequence[float]]
 """Columns from which to which, and the weight decay of every slice there."""
 
 
-Kernel = Callable[[Sequence[Tensor], Mapping[str, float], float, int, Tensor], None]
-"""Given a slice's row, gradient and state, its hyperparameters, its weight decay, and the steps made, twice."""
+@dataclass(frozen=True)
+class _Kernel:
+    """One of torch's fused kernels.
+
+    Attributes:
+        names: of what the optimiser keeps, in the kernel's order.
+        call: the kernel, given the hyperparameters of a slice.
+        options: what it is told besides tensors, given the hyperparameters of a slice and its weight decay.
+        counts: whether it is told how many steps were made; else, whether this is the first.
+    """
+
+    names: Sequence[str]
+    call: Callable[[Mapping[str, float]], Callable[..., None]]
+    options: Callable[[Mapping[str, float], float], dict[str, Any]]
+    counts: bool = True
 
 
 class _SliceBySlice:
-    """A change that calls a kernel for each slice.
+    """A change that calls a kernel for each slice. What does not change from step to step is made ready once.
 
     Args:
         kernel: what changes a slice.
-        names: of what the optimiser keeps, in the kernel's order.
         h: hyperparameters, columns of shape (K, 1).
         decay: weight decay.
     """
 
-    def __init__(self, kernel: Kernel, names: Sequence[str], h: Columns, decay: Decay) -> None:
-        self._kernel, self._names, self._decay = kernel, names, decay
+    def __init__(self, kernel: _Kernel, h: Columns, decay: Decay) -> None:
+        self._kernel, self._decay = kernel, decay
         columns = {name: column[:, 0].tolist() for name, column in h.items()}
         self._numbers = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-        self._known: list[tuple[Tensor, list[list[Tensor]]]] = []
+        self._counts = torch.zeros(len(self._numbers))
+        self._whole: list[Tensor] = []
+        self._widths: list[int] = []
+        self._calls: list[list[tuple[Any, ...]]] = []
 
     def __call__(self, row: Tensor, gradient: Tensor, state: dict[str, Tensor], steps: Steps) -> None:
-        parts = list(_parts(self._decay, *row.shape))
-        whole = [row, *(state[name] for name in self._names)]
-        if len(self._known) != len(whole) or any(a is not b for a, (b, _) in zip(whole, self._known, strict=True)):
-            self._known = [(tensor, _cut(tensor, parts)) for tensor in whole]  # others are new at every step
-        (_, rows), *kept = self._known
-        counts = torch.tensor(steps, dtype=torch.float32).unbind()
-        for number, ((_, _, strengths), gradients) in enumerate(zip(parts, _cut(gradient, parts), strict=True)):
-            of_all = zip(rows[number], gradients, *(cut[number] for _, cut in kept), strict=True)
-            for k, tensors in enumerate(of_all):
-                self._kernel(tensors, self._numbers[k], strengths[k], steps[k], counts[k])
+        whole = [row, *(state[name] for name in self._kernel.names)]
+        if len(self._whole) != len(whole) or any(a is not b for a, b in zip(whole, self._whole, strict=True)):
+            self._prepare(whole)
+        if self._kernel.counts:
+            self._counts.copy_(torch.tensor(steps, dtype=torch.float32))
+        for calls, gradients in zip(self._calls, gradient.split(self._widths, dim=1), strict=True):
+            for k, ((call, mine, kept, options), its) in enumerate(zip(calls, gradients.unbind(), strict=True)):
+                if not self._kernel.counts:
+                    options["is_first_step"] = steps[k] == 1 and self._numbers[k]["begins_empty"] > 0
+                call(mine, [its], *kept, **options)
+
+    def _prepare(self, whole: list[Tensor]) -> None:
+        self._whole, self._calls = whole, []
+        parts = list(_parts(self._decay, *whole[0].shape))
+        self._widths = [end - start for start, end, _ in parts]
+        for start, end, strengths in parts:
+            rows, *states = ([[part] for part in tensor[:, start:end].unbind()] for tensor in whole)
+            calls = []
+            for k, h in enumerate(self._numbers):
+                kept = [state[k] for state in states]
+                if not self._kernel.counts and not h["momentum"]:
+                    kept = [[]]
+                elif self._kernel.counts:
+                    kept = [*kept, *([[]] if len(kept) == 2 else []), [self._counts[k]]]  # the second is of amsgrad
+                calls.append((self._kernel.call(h), rows[k], kept, self._kernel.options(h, strengths[k])))
+            self._calls.append(calls)
 
 
-def _fused(kernel: Kernel, names: Sequence[str], plain: Formula) -> Formula:
+def _fused(kernel: _Kernel, plain: Formula) -> Formula:
     """The formula by a kernel; the plain one where groups of parameters differ in more than weight decay."""
 
     def formula(h: Columns, decay: Decay, kind: torch.dtype) -> Change:
         if any(column.shape[1] != 1 for column in h.values()):
             return plain(h, decay, kind)
-        return _SliceBySlice(kernel, names, h, decay)
+        return _SliceBySlice(kernel, h, decay)
 
     return formula
 
@@ -173,60 +206,27 @@ def _parts(decay: Decay, k: int, width: int) -> Iterator[Part]:
         yield start, width, [0.0] * k
 
 
-def _cut(whole: Tensor, parts: Sequence[Part]) -> list[list[Tensor]]:
-    """The parts of every slice: part, slice."""
-    return [list(part.unbind()) for part in whole.split([end - start for start, end, _ in parts], dim=1)]
+def _sgd_options(h: Mapping[str, float], decay: float) -> dict[str, Any]:
+    told = {"lr": h["lr"], "momentum": h["momentum"], "dampening": h["dampening"], "weight_decay": decay}
+    return {**told, "nesterov": bool(h["nesterov"]), "maximize": False}
 
 
-def _fused_sgd(tensors: Sequence[Tensor], h: Mapping[str, float], decay: float, step: int, _: Tensor) -> None:
-    row, gradient, buffer = tensors
-    torch._fused_sgd_(
-        [row],
-        [gradient],
-        [buffer] if h["momentum"] else [],
-        weight_decay=decay,
-        momentum=h["momentum"],
-        lr=h["lr"],
-        dampening=h["dampening"],
-        nesterov=bool(h["nesterov"]),
-        maximize=False,
-        is_first_step=step == 1 and bool(h["begins_empty"]),
-    )
+def _adam_options(h: Mapping[str, float], decay: float) -> dict[str, Any]:
+    told = {name: h[name] for name in ("lr", "beta1", "beta2", "eps")}
+    return {**told, "weight_decay": decay, "amsgrad": False, "maximize": False}
 
 
-def _fused_adam(tensors: Sequence[Tensor], h: Mapping[str, float], decay: float, _: int, count: Tensor) -> None:
-    row, gradient, mean, square = tensors
-    call = torch._fused_adamw_ if h["decoupled_weight_decay"] else torch._fused_adam_
-    call(
-        [row],
-        [gradient],
-        [mean],
-        [square],
-        [],
-        [count],
-        lr=h["lr"],
-        beta1=h["beta1"],
-        beta2=h["beta2"],
-        weight_decay=decay,
-        eps=h["eps"],
-        amsgrad=False,
-        maximize=False,
-    )
+def _adagrad_options(h: Mapping[str, float], decay: float) -> dict[str, Any]:
+    return {name: h[name] for name in ("lr", "lr_decay", "eps")} | {"weight_decay": decay, "maximize": False}
 
 
-def _fused_adagrad(tensors: Sequence[Tensor], h: Mapping[str, float], decay: float, _: int, count: Tensor) -> None:
-    row, gradient, total = tensors
-    torch._fused_adagrad_(
-        [row],
-        [gradient],
-        [total],
-        [count],
-        lr=h["lr"],
-        lr_decay=h["lr_decay"],
-        weight_decay=decay,
-        eps=h["eps"],
-        maximize=False,
-    )
+_SGD = _Kernel(("momentum_buffer",), lambda _: torch._fused_sgd_, _sgd_options, counts=False)
+_ADAM = _Kernel(
+    ("exp_avg", "exp_avg_sq"),
+    lambda h: torch._fused_adamw_ if h["decoupled_weight_decay"] else torch._fused_adam_,
+    _adam_options,
+)
+_ADAGRAD = _Kernel(("sum",), lambda _: torch._fused_adagrad_, _adagrad_options)
 
 
 # ---- which -----------------------------------------------------------------------------------------------------------
@@ -239,14 +239,14 @@ _FORMULAS: Mapping[type[Optimizer], Formula] = {
     Adagrad: _adagrad,
 }
 
-LONG: dict[type[Optimizer], int] = {SGD: 16_000, Adam: 2_000, AdamW: 2_000, Adagrad: 4_000}
+LONG: dict[type[Optimizer], int] = {SGD: 24_000, Adam: 6_000, AdamW: 6_000, Adagrad: 12_000}
 """From how many parameters on a call for each slice is faster than the formula."""
 
 _FUSED: Mapping[type[Optimizer], Formula] = {
-    SGD: _fused(_fused_sgd, ("momentum_buffer",), _sgd),
-    Adam: _fused(_fused_adam, ("exp_avg", "exp_avg_sq"), _adam),
-    AdamW: _fused(_fused_adam, ("exp_avg", "exp_avg_sq"), _adam),
-    Adagrad: _fused(_fused_adagrad, ("sum",), _adagrad),
+    SGD: _fused(_SGD, _sgd),
+    Adam: _fused(_ADAM, _adam),
+    AdamW: _fused(_ADAM, _adam),
+    Adagrad: _fused(_ADAGRAD, _adagrad),
 }
 
 
