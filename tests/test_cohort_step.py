@@ -20,6 +20,7 @@ from tuner.cohort.recording import Recordings
 from tuner.cohort.rows import Rows
 from tuner.cohort.step import Batches, Outcome, Step
 from tuner.cohort.template import Template
+from tuner.cohort.trace import Trace
 from tuner.models import MLP, DenseNet, LeNet, MLPRegressor, ResNet, RNNLanguageModel
 from tuner.models.network import Network
 
@@ -356,6 +357,28 @@ def test_randomness_of_the_host_is_never_recorded() -> None:
         assert out.loss is not None
         losses.add(float(out.loss[0]))
     assert len(losses) == 5
+
+
+@pytest.mark.parametrize("wrong", ["relu", "neg"])
+def test_a_recording_that_does_something_else_than_the_step_is_never_replayed(
+    wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(made: Trace) -> None:
+        for node in made.graph.nodes:
+            if node.target is torch.ops.aten.relu.default:
+                node.target = getattr(torch.ops.aten, wrong).default
+
+    monkeypatch.setattr("tuner.cohort.recording.write_in_place", spoil)
+    modules = [NETWORKS["mlp none relu"]() for _ in range(2)]
+    _, step = cohort(modules)
+    batches = stacked([(torch.randn(5, 6), torch.randint(4, (5,))) for _ in modules])
+    step(batches)
+    if wrong == "relu":
+        assert step(batches).gradients is not None
+        assert step(batches).replayed
+    else:
+        with pytest.raises(NotFusable, match="its recording does not do what it did"):
+            step(batches)
 
 
 def test_a_step_is_recorded_once_calling_it_has_cost_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
