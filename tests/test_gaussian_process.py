@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.optimize import check_grad
 
-from tuner.search.gaussian_process import GaussianProcess, Prior, _loss, _squared
+from tuner.search.gaussian_process import GaussianProcess, Prior, _loss, _Pairs, _squared
 
 Array = NDArray[np.float64]
 ORDERED = np.array([True, True, True, False])
@@ -52,11 +52,9 @@ def test_predictions_are_those_of_the_textbook() -> None:
 def test_the_slope_of_the_loss_is_that_of_finite_differences() -> None:
     points, values = data(25, 0.1)
     prior = Prior(np.full(4, -0.5))
-    squared = _squared(points, points, ORDERED)
+    pairs = _Pairs(_squared(points, points, ORDERED))
     theta = np.array([-0.3, 0.2, 0.5, -0.8, -3.0, 0.3])
-    error = check_grad(
-        lambda t: _loss(t, squared, values, prior)[0], lambda t: _loss(t, squared, values, prior)[1], theta
-    )
+    error = check_grad(lambda t: _loss(t, pairs, values, prior)[0], lambda t: _loss(t, pairs, values, prior)[1], theta)
     assert error < 1e-4
 
 

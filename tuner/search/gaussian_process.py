@@ -87,7 +87,7 @@ class GaussianProcess:
         found = minimize(
             _loss,
             start,
-            args=(squared, values, prior),
+            args=(_Pairs(squared), values, prior),
             jac=True,
             method="L-BFGS-B",
             bounds=np.stack([low, high], axis=1),
@@ -169,23 +169,57 @@ def _noisy(covariance: Array, log_noise: float) -> Array:
     return noisy
 
 
-def _loss(theta: Array, squared: Array, values: Array, prior: Prior) -> tuple[float, Array]:
+class _Pairs:
+    """Every two of N observations once, P pairs: half of a matrix that is symmetric.
+
+    Args:
+        squared: squared distances on every axis, shape (D, N, N).
+
+    Attributes:
+        first, second: which observations, shape (P,).
+        squared: shape (D, P).
+    """
+
+    def __init__(self, squared: Array) -> None:
+        self.count = squared.shape[1]
+        self.first, self.second = np.tril_indices(self.count, -1)
+        self._place = self.first + self.count * self.second  # in memory, column after column, as LAPACK has it
+        self.squared = squared[:, self.first, self.second]
+
+    def matrix(self, values: Array, diagonal: float) -> Array:
+        """A matrix of shape (N, N) with these values below its diagonal, and zeros above."""
+        flat = np.zeros(self.count**2)
+        flat[self._place] = values
+        flat[:: self.count + 1] = diagonal
+        return flat.reshape(self.count, self.count, order="F")
+
+    def of(self, matrix: Array) -> Array:
+        """What a matrix has for each pair, below its diagonal."""
+        values: Array = matrix.ravel(order="F")[self._place]
+        return values
+
+
+def _loss(theta: Array, pairs: _Pairs, values: Array, prior: Prior) -> tuple[float, Array]:
     """The negative log posterior of (log ℓ, log noise, log s²), and its gradient."""
     log_scales, log_noise, log_signal = theta[:-2], float(theta[-2]), float(theta[-1])
-    distance = _distance(squared, log_scales)
-    decay = math.exp(log_signal) * np.exp(-distance)
+    signal, noise = math.exp(log_signal), math.exp(log_noise)
+    shrunk = np.exp(-2.0 * log_scales)
+    distance = np.sqrt((5.0 * shrunk) @ pairs.squared)
+    decay = signal * np.exp(-distance)
     covariance = decay * (1.0 + distance + distance**2 / 3.0)
-    factor = cholesky(_noisy(covariance, log_noise), lower=True, check_finite=False)
-    lower, _ = dpotri(factor, lower=True)  # a third of the work of solving for the identity
-    inverse = np.tril(lower) + np.tril(lower, -1).T
-    weights = inverse @ values
+    factor = cholesky(
+        pairs.matrix(covariance, signal + noise + _JITTER), lower=True, overwrite_a=True, check_finite=False
+    )
+    inverse, _ = dpotri(factor, lower=True)  # a third of the work of solving for the identity
+    weights = cho_solve((factor, True), values, check_finite=False)
     fit = 0.5 * float(values @ weights) + float(np.log(np.diag(factor)).sum())
-    # d loss / d covariance; the rest is the chain rule.
-    slope = 0.5 * (inverse - np.outer(weights, weights))
+    # d loss / d covariance, of which each pair is in the matrix twice; the rest is the chain rule.
+    slope = pairs.of(inverse) - weights[pairs.first] * weights[pairs.second]
+    slope_of_own = 0.5 * float((np.diag(inverse) - weights**2).sum())
     by_distance = (slope * decay * (1.0 + distance)) * (5.0 / 3.0)  # times Δ_i² / ℓ_i² is d loss / d log ℓ_i
-    by_scales = np.exp(-2.0 * log_scales) * (squared.reshape(len(log_scales), -1) @ by_distance.ravel())
-    by_noise = math.exp(log_noise) * float(np.trace(slope))
-    by_signal = float((slope * covariance).sum())
+    by_scales = shrunk * (pairs.squared @ by_distance)
+    by_noise = noise * slope_of_own
+    by_signal = float(slope @ covariance) + signal * slope_of_own
     off_scales = (log_scales - prior.log_scales) / prior.scale_deviation
     off_noise = (log_noise - prior.log_noise) / prior.noise_deviation
     off_signal = log_signal / prior.signal_deviation
