@@ -25,6 +25,9 @@ steps()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
+FEW = 15_000
+"""A quarter of the pages of five steps. Some of the memory that is kept may be in the way of the next step."""
+
 
 def faults(how: str, monkeypatch: pytest.MonkeyPatch, **variables: str) -> tuple[str, int]:
     """What it answered, and how many pages some steps of 48 MB asked the system for after the first."""
@@ -39,11 +42,11 @@ def faults(how: str, monkeypatch: pytest.MonkeyPatch, **variables: str) -> tuple
 def test_a_step_takes_the_memory_that_the_last_one_has_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     answer, pages = faults("kept", monkeypatch)
     assert answer == "True"
-    assert pages < 1_000 < faults("as it is", monkeypatch)[1]
+    assert pages < FEW < faults("as it is", monkeypatch)[1]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc has this")
 def test_whoever_has_set_glibc_s_variables_has_decided(monkeypatch: pytest.MonkeyPatch) -> None:
     answer, pages = faults("kept", monkeypatch, MALLOC_TRIM_THRESHOLD_="0")
     assert answer == "False"
-    assert pages > 1_000
+    assert pages > FEW
