@@ -18,7 +18,7 @@ from torch.nn import functional as F
 MOST = 2**15
 """How many numbers the patches of a slice's batch may be; beyond that torch's own kernels are faster."""
 
-MOST_BY_ODD = 2**19
+MOST_UNALIGNED = 2**19
 """The same where the channels that come in are no multiple of four, by which torch's kernels go over them."""
 
 
@@ -42,7 +42,7 @@ def takes_convolution(
         return False
     places = [size + 2 * pad - side + 1 for size, pad, side in zip(x.shape[2:], pads, sides, strict=True)]
     numbers: int = x.shape[0] * weight[0].numel() * places[0] * places[1]
-    return min(places) > 0 and 0 < numbers <= (MOST_BY_ODD if x.shape[1] % 4 else MOST)
+    return min(places) > 0 and 0 < numbers <= (MOST_UNALIGNED if x.shape[1] % 4 else MOST)
 
 
 def convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None, _stride: Any = 1, padding: Any = 0) -> Tensor:

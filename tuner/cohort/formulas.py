@@ -9,7 +9,6 @@ place: a call for each slice goes through its row once, the formula through all 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -119,21 +118,11 @@ Part = tuple[int, int, Sequence[float]]
 """Columns from which to which, and the weight decay of every slice there."""
 
 
-@dataclass(frozen=True)
-class _Kernel:
-    """One of torch's fused kernels.
+Call = Callable[[Tensor, int], None]
+"""Changes one slice, given its gradient and how many steps it has made."""
 
-    Attributes:
-        names: of what the optimiser keeps, in the kernel's order.
-        call: the kernel, given the hyperparameters of a slice.
-        options: what it is told besides tensors, given the hyperparameters of a slice and its weight decay.
-        counts: whether it is told how many steps were made; else, whether this is the first.
-    """
-
-    names: Sequence[str]
-    call: Callable[[Mapping[str, float]], Callable[..., None]]
-    options: Callable[[Mapping[str, float], float], dict[str, Any]]
-    counts: bool = True
+Kernel = Callable[[Sequence[Tensor], Tensor, Mapping[str, float], float], Call]
+"""Makes a slice's call ready, given its row and state, a count of its steps, its hyperparameters and weight decay."""
 
 
 class _SliceBySlice:
@@ -145,45 +134,36 @@ class _SliceBySlice:
         decay: weight decay.
     """
 
-    def __init__(self, kernel: _Kernel, h: Columns, decay: Decay) -> None:
+    def __init__(self, kernel: Kernel, h: Columns, decay: Decay) -> None:
         self._kernel, self._decay = kernel, decay
         columns = {name: column[:, 0].tolist() for name, column in h.items()}
         self._numbers = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         self._counts = torch.zeros(len(self._numbers))
         self._whole: list[Tensor] = []
         self._widths: list[int] = []
-        self._calls: list[list[tuple[Any, ...]]] = []
+        self._calls: list[list[Call]] = []
 
     def __call__(self, row: Tensor, gradient: Tensor, state: dict[str, Tensor], steps: Steps) -> None:
-        whole = [row, *(state[name] for name in self._kernel.names)]
+        whole = [row, *state.values()]
         if len(self._whole) != len(whole) or any(a is not b for a, b in zip(whole, self._whole, strict=True)):
             self._prepare(whole)
-        if self._kernel.counts:
-            self._counts.copy_(torch.tensor(steps, dtype=torch.float32))
+        self._counts.copy_(torch.tensor(steps, dtype=torch.float32))
         for calls, gradients in zip(self._calls, gradient.split(self._widths, dim=1), strict=True):
-            for k, ((call, mine, kept, options), its) in enumerate(zip(calls, gradients.unbind(), strict=True)):
-                if not self._kernel.counts:
-                    options["is_first_step"] = steps[k] == 1 and self._numbers[k]["begins_empty"] > 0
-                call(mine, [its], *kept, **options)
+            for call, its, step in zip(calls, gradients.unbind(), steps, strict=True):
+                call(its, step)
 
     def _prepare(self, whole: list[Tensor]) -> None:
-        self._whole, self._calls = whole, []
+        self._whole = whole
         parts = list(_parts(self._decay, *whole[0].shape))
         self._widths = [end - start for start, end, _ in parts]
+        self._calls = []
         for start, end, strengths in parts:
-            rows, *states = ([[part] for part in tensor[:, start:end].unbind()] for tensor in whole)
-            calls = []
-            for k, h in enumerate(self._numbers):
-                kept = [state[k] for state in states]
-                if not self._kernel.counts and not h["momentum"]:
-                    kept = [[]]
-                elif self._kernel.counts:
-                    kept = [*kept, *([[]] if len(kept) == 2 else []), [self._counts[k]]]  # the second is of amsgrad
-                calls.append((self._kernel.call(h), rows[k], kept, self._kernel.options(h, strengths[k])))
-            self._calls.append(calls)
+            slices = zip(*(tensor[:, start:end].unbind() for tensor in whole), strict=True)
+            each = zip(slices, self._counts.unbind(), self._numbers, strengths, strict=True)
+            self._calls.append([self._kernel(*one) for one in each])
 
 
-def _fused(kernel: _Kernel, plain: Formula) -> Formula:
+def _fused(kernel: Kernel, plain: Formula) -> Formula:
     """The formula by a kernel; the plain one where groups of parameters differ in more than weight decay."""
 
     def formula(h: Columns, decay: Decay, kind: torch.dtype) -> Change:
@@ -206,27 +186,39 @@ def _parts(decay: Decay, k: int, width: int) -> Iterator[Part]:
         yield start, width, [0.0] * k
 
 
-def _sgd_options(h: Mapping[str, float], decay: float) -> dict[str, Any]:
-    told = {"lr": h["lr"], "momentum": h["momentum"], "dampening": h["dampening"], "weight_decay": decay}
-    return {**told, "nesterov": bool(h["nesterov"]), "maximize": False}
+def _fused_sgd(tensors: Sequence[Tensor], _: Tensor, h: Mapping[str, float], decay: float) -> Call:
+    row, buffer = tensors
+    rows, buffers, empty = [row], [buffer] if h["momentum"] else [], h["begins_empty"] > 0
+    told: dict[str, Any] = {name: h[name] for name in ("lr", "momentum", "dampening")}
+    told |= {"weight_decay": decay, "nesterov": bool(h["nesterov"]), "maximize": False}
+
+    def call(gradient: Tensor, step: int) -> None:
+        torch._fused_sgd_(rows, [gradient], buffers, **told, is_first_step=step == 1 and empty)
+
+    return call
 
 
-def _adam_options(h: Mapping[str, float], decay: float) -> dict[str, Any]:
-    told = {name: h[name] for name in ("lr", "beta1", "beta2", "eps")}
-    return {**told, "weight_decay": decay, "amsgrad": False, "maximize": False}
+def _fused_adam(tensors: Sequence[Tensor], count: Tensor, h: Mapping[str, float], decay: float) -> Call:
+    rows, means, squares = ([tensor] for tensor in tensors)
+    counts = [count]
+    kernel: Callable[..., None] = torch._fused_adamw_ if h["decoupled_weight_decay"] else torch._fused_adam_
+    told = {**{name: h[name] for name in ("lr", "beta1", "beta2", "eps")}, "weight_decay": decay}
+
+    def call(gradient: Tensor, _: int) -> None:
+        kernel(rows, [gradient], means, squares, [], counts, **told, amsgrad=False, maximize=False)
+
+    return call
 
 
-def _adagrad_options(h: Mapping[str, float], decay: float) -> dict[str, Any]:
-    return {name: h[name] for name in ("lr", "lr_decay", "eps")} | {"weight_decay": decay, "maximize": False}
+def _fused_adagrad(tensors: Sequence[Tensor], count: Tensor, h: Mapping[str, float], decay: float) -> Call:
+    rows, totals = ([tensor] for tensor in tensors)
+    counts = [count]
+    told: dict[str, Any] = {**{name: h[name] for name in ("lr", "lr_decay", "eps")}, "weight_decay": decay}
 
+    def call(gradient: Tensor, _: int) -> None:
+        torch._fused_adagrad_(rows, [gradient], totals, counts, **told, maximize=False)
 
-_SGD = _Kernel(("momentum_buffer",), lambda _: torch._fused_sgd_, _sgd_options, counts=False)
-_ADAM = _Kernel(
-    ("exp_avg", "exp_avg_sq"),
-    lambda h: torch._fused_adamw_ if h["decoupled_weight_decay"] else torch._fused_adam_,
-    _adam_options,
-)
-_ADAGRAD = _Kernel(("sum",), lambda _: torch._fused_adagrad_, _adagrad_options)
+    return call
 
 
 # ---- which -----------------------------------------------------------------------------------------------------------
@@ -243,10 +235,10 @@ LONG: dict[type[Optimizer], int] = {SGD: 24_000, Adam: 6_000, AdamW: 6_000, Adag
 """From how many parameters on a call for each slice is faster than the formula."""
 
 _FUSED: Mapping[type[Optimizer], Formula] = {
-    SGD: _fused(_SGD, _sgd),
-    Adam: _fused(_ADAM, _adam),
-    AdamW: _fused(_ADAM, _adam),
-    Adagrad: _fused(_ADAGRAD, _adagrad),
+    SGD: _fused(_fused_sgd, _sgd),
+    Adam: _fused(_fused_adam, _adam),
+    AdamW: _fused(_fused_adam, _adam),
+    Adagrad: _fused(_fused_adagrad, _adagrad),
 }
 
 

@@ -123,7 +123,7 @@ class Recordings:
                 self.frozen = True
                 return explained(function, given)
             self._checked.add(name)
-            recording.returns, gave = _counts(made), made.given_back()
+            recording.returns, gave = _counts(made), made.outputs()
             shorten(made)
             write_in_place(made)
             with _kept_randomness():

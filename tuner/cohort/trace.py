@@ -45,7 +45,7 @@ class Trace:
         self.values[node] = value
         return node
 
-    def given_back(self) -> list[Tensor | None]:
+    def outputs(self) -> list[Tensor | None]:
         """What the function returned, flat."""
         (output,) = self.graph.find_nodes(op="output")
         return [None if node is None else self.values[node] for node in output.args[0]]

@@ -80,22 +80,22 @@ class GaussianProcess:
             prior: what is believed before.
             steps: steps of L-BFGS at most.
         """
-        squared = _squared(points, points, ordered)
+        pairs = _Pairs(_squared(points, points, ordered))
         start = np.concatenate([prior.log_scales, [prior.log_noise, 0.0]])
         low = np.concatenate([prior.log_scales - 3.0, [math.log(1e-5), -3.0]])
         high = np.concatenate([prior.log_scales + 3.0, [math.log(1.0), 3.0]])
         found = minimize(
             _loss,
             start,
-            args=(_Pairs(squared), values, prior),
+            args=(pairs, values, prior),
             jac=True,
             method="L-BFGS-B",
             bounds=np.stack([low, high], axis=1),
             options={"maxiter": steps},
         )
         log_scales, log_noise, log_signal = found.x[:-2], float(found.x[-2]), float(found.x[-1])
-        covariance = _kernel(squared, log_scales, log_signal)
-        factor = cholesky(_noisy(covariance, log_noise), lower=True)
+        covariance = _matern(pairs.distance(log_scales), log_signal)
+        factor = pairs.factor(covariance, log_signal, log_noise)
         return cls(points, values, ordered, log_scales, log_noise, log_signal, factor)
 
     def predict(self, points: Array) -> tuple[Array, Array]:
@@ -136,13 +136,6 @@ def _squared(one: Array, other: Array, ordered: NDArray[np.bool_]) -> Array:
     return np.where(ordered[:, None, None], difference**2, apart)
 
 
-def _distance(squared: Array, log_scales: Array) -> Array:
-    """√5 r, shape (N, M)."""
-    shape = squared.shape[1:]
-    weights = 5.0 * np.exp(-2.0 * log_scales)
-    return np.sqrt((weights @ squared.reshape(len(weights), -1)).reshape(shape))
-
-
 def _between(one: Array, other: Array, ordered: NDArray[np.bool_], log_scales: Array) -> Array:
     """√5 r between points, shape (N, M): a matrix product finds the axes with order all at once."""
     scales = np.exp(log_scales)
@@ -154,19 +147,9 @@ def _between(one: Array, other: Array, ordered: NDArray[np.bool_], log_scales: A
     return distance
 
 
-def _kernel(squared: Array, log_scales: Array, log_signal: float) -> Array:
-    return _matern(_distance(squared, log_scales), log_signal)
-
-
 def _matern(distance: Array, log_signal: float) -> Array:
     """The covariance at √5 r."""
     return math.exp(log_signal) * (1.0 + distance + distance**2 / 3.0) * np.exp(-distance)
-
-
-def _noisy(covariance: Array, log_noise: float) -> Array:
-    noisy = covariance.copy()
-    noisy[np.diag_indices_from(noisy)] += math.exp(log_noise) + _JITTER
-    return noisy
 
 
 class _Pairs:
@@ -186,12 +169,18 @@ class _Pairs:
         self._place = self.first + self.count * self.second  # in memory, column after column, as LAPACK has it
         self.squared = squared[:, self.first, self.second]
 
-    def matrix(self, values: Array, diagonal: float) -> Array:
-        """A matrix of shape (N, N) with these values below its diagonal, and zeros above."""
+    def distance(self, log_scales: Array) -> Array:
+        """√5 r, shape (P,)."""
+        return np.sqrt((5.0 * np.exp(-2.0 * log_scales)) @ self.squared)
+
+    def factor(self, covariance: Array, log_signal: float, log_noise: float) -> Array:
+        """The lower Cholesky factor of the noisy covariance, shape (N, N), of the covariance of each pair."""
         flat = np.zeros(self.count**2)
-        flat[self._place] = values
-        flat[:: self.count + 1] = diagonal
-        return flat.reshape(self.count, self.count, order="F")
+        flat[self._place] = covariance
+        flat[:: self.count + 1] = math.exp(log_signal) + math.exp(log_noise) + _JITTER
+        matrix = flat.reshape(self.count, self.count, order="F")
+        lower: Array = cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
+        return lower
 
     def of(self, matrix: Array) -> Array:
         """What a matrix has for each pair, below its diagonal."""
@@ -203,13 +192,10 @@ def _loss(theta: Array, pairs: _Pairs, values: Array, prior: Prior) -> tuple[flo
     """The negative log posterior of (log ℓ, log noise, log s²), and its gradient."""
     log_scales, log_noise, log_signal = theta[:-2], float(theta[-2]), float(theta[-1])
     signal, noise = math.exp(log_signal), math.exp(log_noise)
-    shrunk = np.exp(-2.0 * log_scales)
-    distance = np.sqrt((5.0 * shrunk) @ pairs.squared)
+    distance = pairs.distance(log_scales)
     decay = signal * np.exp(-distance)
     covariance = decay * (1.0 + distance + distance**2 / 3.0)
-    factor = cholesky(
-        pairs.matrix(covariance, signal + noise + _JITTER), lower=True, overwrite_a=True, check_finite=False
-    )
+    factor = pairs.factor(covariance, log_signal, log_noise)
     inverse, _ = dpotri(factor, lower=True)  # a third of the work of solving for the identity
     weights = cho_solve((factor, True), values, check_finite=False)
     fit = 0.5 * float(values @ weights) + float(np.log(np.diag(factor)).sum())
@@ -217,7 +203,7 @@ def _loss(theta: Array, pairs: _Pairs, values: Array, prior: Prior) -> tuple[flo
     slope = pairs.of(inverse) - weights[pairs.first] * weights[pairs.second]
     slope_of_own = 0.5 * float((np.diag(inverse) - weights**2).sum())
     by_distance = (slope * decay * (1.0 + distance)) * (5.0 / 3.0)  # times Δ_i² / ℓ_i² is d loss / d log ℓ_i
-    by_scales = shrunk * (pairs.squared @ by_distance)
+    by_scales = np.exp(-2.0 * log_scales) * (pairs.squared @ by_distance)
     by_noise = noise * slope_of_own
     by_signal = float(slope @ covariance) + signal * slope_of_own
     off_scales = (log_scales - prior.log_scales) / prior.scale_deviation
